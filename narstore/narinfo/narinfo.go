@@ -149,7 +149,7 @@ func parseSize(s string) (int64, error) {
 }
 
 func parseReferences(s string) ([]nix.StorePath, error) {
-	names := strings.Fields(s)
+	names := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' })
 	if len(names) == 0 {
 		return nil, nil
 	}

@@ -58,8 +58,9 @@ func splitKey(s string, size int) (name string, data []byte, err error) {
 	if !ok || name == "" {
 		return "", nil, errors.New("no key name")
 	}
-	if strings.ContainsAny(name, " \t\n") {
-		return "", nil, errors.New("blank in the key name")
+	// Records and databases separate signatures by blanks and line ends.
+	if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' }) {
+		return "", nil, errors.New("blank or control character in the key name")
 	}
 	data, err = base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
@@ -146,15 +147,34 @@ func (k SecretKey) Sign(fingerprint string) Signature {
 }
 
 // SignedBy returns the different keys among keys that have validly signed the
-// record. A bad signature never hides a good one of the same key.
+// record. The same key under two names counts once, and a bad signature never
+// hides a good one of the same key.
 func (i *Info) SignedBy(keys []PublicKey) []PublicKey {
 	fingerprint := i.Fingerprint()
 	var signers []PublicKey
 	for _, k := range keys {
-		signed := slices.ContainsFunc(i.Signatures, func(s Signature) bool { return k.Verify(fingerprint, s) })
-		if signed && !slices.Contains(signers, k) {
+		if slices.ContainsFunc(signers, func(s PublicKey) bool { return s.key == k.key }) {
+			continue
+		}
+		if slices.ContainsFunc(i.Signatures, func(s Signature) bool { return k.Verify(fingerprint, s) }) {
 			signers = append(signers, k)
 		}
 	}
 	return signers
+}
+
+// ValidSignatures returns the signatures that one of keys verifies, each once,
+// in the order of the record.
+func (i *Info) ValidSignatures(keys []PublicKey) []Signature {
+	fingerprint := i.Fingerprint()
+	var valid []Signature
+	for _, s := range i.Signatures {
+		if slices.Contains(valid, s) {
+			continue
+		}
+		if slices.ContainsFunc(keys, func(k PublicKey) bool { return k.Verify(fingerprint, s) }) {
+			valid = append(valid, s)
+		}
+	}
+	return valid
 }

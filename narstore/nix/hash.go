@@ -25,18 +25,28 @@ func ParseNARHash(s string) (NARHash, error) {
 	}
 	var h NARHash
 	var err error
-	switch {
-	case sri || len(text) == base64.StdEncoding.EncodedLen(len(h)):
+	if sri {
 		err = decodeExactly(h[:], text, base64.StdEncoding.Strict().DecodeString)
-	case len(text) == hex.EncodedLen(len(h)):
-		err = decodeExactly(h[:], text, hex.DecodeString)
-	default:
-		err = decodeBase32(h[:], text)
+	} else {
+		err = decodeHash(h[:], text)
 	}
 	if err != nil {
 		return NARHash{}, fmt.Errorf("nix: hash %.100q: %w", s, err)
 	}
 	return h, nil
+}
+
+// decodeHash fills dst from a hash in base-32, hexadecimal or base-64; its
+// length tells which.
+func decodeHash(dst []byte, s string) error {
+	switch len(s) {
+	case base64.StdEncoding.EncodedLen(len(dst)):
+		return decodeExactly(dst, s, base64.StdEncoding.Strict().DecodeString)
+	case hex.EncodedLen(len(dst)):
+		return decodeExactly(dst, s, hex.DecodeString)
+	default:
+		return decodeBase32(dst, s)
+	}
 }
 
 func decodeExactly(dst []byte, s string, decode func(string) ([]byte, error)) error {

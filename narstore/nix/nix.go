@@ -7,6 +7,7 @@
 package nix
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -127,5 +128,11 @@ func (p StorePath) String() string {
 
 // Compare orders paths as Nix orders references: by their text.
 func (p StorePath) Compare(q StorePath) int {
-	return strings.Compare(p.BaseName(), q.BaseName())
+	// Base-32 writes the last byte first, and its alphabet is in order.
+	for i := len(p.hash) - 1; i >= 0; i-- {
+		if c := cmp.Compare(p.hash[i], q.hash[i]); c != 0 {
+			return c
+		}
+	}
+	return strings.Compare(p.name, q.name)
 }

@@ -1,0 +1,274 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+)
+
+// keeper keeps manifests; it is *manifests.Keeper.
+type keeper interface {
+	Root(h nix.NARHash) (chunk.Root, bool)
+	// Stream reads nar only where the manifest is not kept, and not after it
+	// has returned. The error is chunk.ErrCorrupt where the bytes do not match
+	// h, be they those of nar or of another NAR with the same hash.
+	Stream(ctx context.Context, h nix.NARHash, nar narstore.NAR, emit func([]byte) error) (chunk.Root, error)
+}
+
+// bucket persists marks; it is *state.Bucket.
+type bucket interface {
+	Put(key, value []byte, ttl time.Duration) error
+	Delete(key []byte) error
+	Each(ctx context.Context, f func(key, value []byte) error) error
+}
+
+// Catalog is the set of a store's paths that may leave the machine. It knows
+// nothing until Run has read the store. All methods are safe for concurrent
+// use.
+type Catalog struct {
+	store  narstore.Store
+	policy *Policy
+	keeper keeper
+	bucket bucket
+	log    *zap.Logger
+
+	// changing is held while the contents change, and taken before mu.
+	changing sync.Mutex
+
+	mu    sync.RWMutex
+	index index
+	// generation counts the changes of index.
+	generation uint32
+	settled    bool
+	marks      map[nix.HashPart]mark
+	followers  map[*follower]struct{}
+	// inspected holds the paths that inspect is reading.
+	inspected map[nix.HashPart]struct{}
+}
+
+// New returns an empty catalog of the shareable paths in store. Marks on
+// withdrawn and on corrupt paths are kept in marks.
+func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log *zap.Logger) *Catalog {
+	return &Catalog{
+		store:     store,
+		policy:    policy,
+		keeper:    keeper,
+		bucket:    marks,
+		log:       log.Named("share"),
+		marks:     make(map[nix.HashPart]mark),
+		followers: make(map[*follower]struct{}),
+		inspected: make(map[nix.HashPart]struct{}),
+	}
+}
+
+// Run reads the store into the catalog and follows its changes until ctx ends.
+// It runs once.
+func (c *Catalog) Run(ctx context.Context) error {
+	if err := c.loadMarks(ctx); err != nil {
+		return err
+	}
+	return c.store.Follow(ctx, func(u narstore.Update) error { return c.apply(ctx, u) })
+}
+
+// apply brings a change of the store into the catalog.
+func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	// Signatures are verified before mu is taken: 1,000 of them take 60 ms.
+	shareable := make([]bool, len(u.Added))
+	for i, info := range u.Added {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		shareable[i] = c.policy.Check(info) == nil
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	for _, path := range u.Removed {
+		c.drop(path.HashPart())
+	}
+	for i, info := range u.Added {
+		if shareable[i] && c.marks[info.Path.HashPart()] == "" {
+			c.put(info)
+		} else {
+			c.drop(info.Path.HashPart())
+		}
+	}
+	if u.Settled && !c.settled {
+		c.settled = true
+		c.log.Info("store read", zap.Int("shareablePaths", c.index.len))
+	}
+	c.wake()
+	return nil
+}
+
+// put enters a path; c.mu is held.
+func (c *Catalog) put(info *narstore.PathInfo) {
+	key := Key{HashPart: info.Path.HashPart(), NARHash: info.NARHash, NARSize: info.NARSize}
+	if at := c.index.find(key.HashPart); at != none {
+		if c.index.rows[at].key() == key {
+			return
+		}
+		c.drop(key.HashPart)
+	}
+	c.index.add(key, c.generation)
+}
+
+// drop takes out a path, and reports whether it was there; c.mu is held.
+func (c *Catalog) drop(part nix.HashPart) bool {
+	at := c.index.find(part)
+	if at == none {
+		return false
+	}
+	for f := range c.followers {
+		f.forget(at, &c.index.rows[at])
+	}
+	c.index.remove(at)
+	return true
+}
+
+// Len returns the number of shareable paths.
+func (c *Catalog) Len() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.index.len
+}
+
+// Held reports whether this node provides a NAR and, where it is known already,
+// the root of its manifest.
+func (c *Catalog) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {
+	if len(c.candidates(h, 1)) == 0 {
+		return chunk.Root{}, false, false
+	}
+	root, rootKnown = c.keeper.Root(h)
+	return root, rootKnown, true
+}
+
+// candidates returns up to limit paths with this NAR hash.
+func (c *Catalog) candidates(h nix.NARHash, limit int) []nix.HashPart {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var parts []nix.HashPart
+	for at := range c.index.withHash(h) {
+		if parts = append(parts, c.index.rows[at].part); len(parts) == limit {
+			break
+		}
+	}
+	return parts
+}
+
+// Narinfo returns the record of a shareable path, with the signatures that make
+// it so and no others. For every other path, and for none, the error is
+// narstore.ErrNotFound.
+func (c *Catalog) Narinfo(ctx context.Context, part nix.HashPart) (*narinfo.Info, error) {
+	_, record, err := c.lookup(ctx, part)
+	return record, err
+}
+
+// lookup reads a path of the catalog from the store and applies the policy
+// again, to what is true now.
+func (c *Catalog) lookup(ctx context.Context, part nix.HashPart) (*narstore.PathInfo, *narinfo.Info, error) {
+	c.mu.RLock()
+	at := c.index.find(part)
+	c.mu.RUnlock()
+	if at == none {
+		return nil, nil, narstore.ErrNotFound
+	}
+	info, err := c.store.Info(ctx, part)
+	if errors.Is(err, narstore.ErrNotFound) {
+		return nil, nil, narstore.ErrNotFound
+	} else if err != nil {
+		return nil, nil, err
+	}
+	record, err := c.policy.record(info)
+	if err != nil {
+		// The store has changed and its watcher is about to tell. Why the path
+		// is no longer shareable is none of the asker's business.
+		return nil, nil, narstore.ErrNotFound
+	}
+	return info, record, nil
+}
+
+// maxCandidates bounds how many paths with the same NAR hash are tried. More
+// than one fails only while the store removes paths.
+const maxCandidates = 8
+
+// Open returns the NAR of a shareable path with this hash. For every other
+// hash the error is narstore.ErrNotFound.
+func (c *Catalog) Open(ctx context.Context, h nix.NARHash) (nar narstore.NAR, err error) {
+	err = c.first(ctx, h, func(info *narstore.PathInfo) error {
+		nar, err = c.open(ctx, info)
+		return err
+	})
+	return nar, err
+}
+
+// open opens the NAR of a path, checking what no manifest will: none is ever
+// computed of a NAR of up to chunk.ImplicitSize.
+func (c *Catalog) open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
+	nar, err := c.store.Open(ctx, info)
+	if err != nil || info.NARSize > chunk.ImplicitSize {
+		return nar, err
+	}
+	if err := verify(ctx, nar, info); err != nil {
+		c.markIfCorrupt(info, err)
+		return nil, errors.Join(err, nar.Close())
+	}
+	return nar, nil
+}
+
+// first calls use with the shareable paths of a NAR hash until it succeeds.
+func (c *Catalog) first(ctx context.Context, h nix.NARHash, use func(*narstore.PathInfo) error) error {
+	failed := narstore.ErrNotFound
+	for _, part := range c.candidates(h, maxCandidates) {
+		info, _, err := c.lookup(ctx, part)
+		if err == nil && info.NARHash != h {
+			err = narstore.ErrNotFound
+		}
+		if err == nil {
+			err = use(info)
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, narstore.ErrNotFound) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// Manifest passes the pieces of a NAR's manifest to emit, and returns its root
+// in the end. For a NAR that is not shareable the error is
+// narstore.ErrNotFound. If the bytes on the disk turn out to be others than
+// those that were signed the error is chunk.ErrCorrupt; the path leaves the
+// catalog for good, and its owner is told in the log.
+func (c *Catalog) Manifest(ctx context.Context, h nix.NARHash, emit func([]byte) error) (chunk.Root, error) {
+	var info *narstore.PathInfo
+	err := c.first(ctx, h, func(candidate *narstore.PathInfo) error {
+		info = candidate
+		return nil
+	})
+	if err != nil {
+		return chunk.Root{}, err
+	}
+	nar := newLazyNAR(info.NARSize, func() (narstore.NAR, error) {
+		// Opening is short, and others may wait for this NAR too.
+		return c.store.Open(context.WithoutCancel(ctx), info)
+	})
+	root, err := c.keeper.Stream(ctx, h, nar, emit)
+	if errors.Is(err, chunk.ErrCorrupt) {
+		c.inspect(ctx, nar, info)
+	}
+	return root, errors.Join(err, nar.Close())
+}
