@@ -1,0 +1,249 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/p2p/wirepb"
+)
+
+// ClientConfig sets up a Client.
+type ClientConfig struct {
+	// Prefix begins the protocol IDs; "" is DefaultPrefix.
+	Prefix protocol.ID
+	// ConnectTimeout bounds the way to a peer, hole punching included; 0 is 15 s.
+	ConnectTimeout time.Duration
+	// QueryTimeout bounds one Have or Narinfos, connected or not; 0 is 10 s.
+	QueryTimeout time.Duration
+	// StallTimeout is how long a session waits for one message, or for one chunk
+	// to come in whole; 0 is 15 s.
+	StallTimeout time.Duration
+}
+
+func (c ClientConfig) withDefaults() ClientConfig {
+	setDefault(&c.ConnectTimeout, 15*time.Second)
+	setDefault(&c.QueryTimeout, 10*time.Second)
+	setDefault(&c.StallTimeout, 15*time.Second)
+	return c
+}
+
+// Client asks peers. Its methods are safe for concurrent use.
+type Client struct {
+	host    host.Host
+	cfg     ClientConfig
+	ids     protocols
+	log     *zap.Logger
+	decoder *zstd.Decoder
+}
+
+// NewClient returns a client that asks by way of h.
+func NewClient(h host.Host, cfg ClientConfig, log *zap.Logger) *Client {
+	return &Client{
+		host:    h,
+		cfg:     cfg.withDefaults(),
+		ids:     protocolsOf(cfg.Prefix),
+		log:     log.Named("exchange"),
+		decoder: newDecoder(),
+	}
+}
+
+// Connect takes note of the peer's addresses and connects to it where it is not
+// connected yet, if need be through a relay.
+func (c *Client) Connect(ctx context.Context, p peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	defer cancel()
+	if err := c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), p); err != nil {
+		return fmt.Errorf("exchange: connect to %s: %w", p.ID, err)
+	}
+	return nil
+}
+
+// DirectAddr returns the address of a direct connection to the peer, one that
+// does not lead through a relay: what proves where the peer is.
+func (c *Client) DirectAddr(p peer.ID) (ma.Multiaddr, bool) {
+	for _, conn := range c.host.Network().ConnsToPeer(p) {
+		if !conn.Stat().Limited && !isRelayed(conn.RemoteMultiaddr()) {
+			return conn.RemoteMultiaddr(), true
+		}
+	}
+	return nil, false
+}
+
+func isRelayed(addr ma.Multiaddr) bool {
+	_, err := addr.ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil
+}
+
+// Have asks the peer which of at most MaxHashes NARs it holds. The answer has
+// one Holding for each hash, in their order.
+func (c *Client) Have(ctx context.Context, p peer.ID, hashes []nix.NARHash) ([]Holding, error) {
+	if len(hashes) == 0 || len(hashes) > MaxHashes {
+		return nil, fmt.Errorf("exchange: have: %d hashes, want 1 to %d", len(hashes), MaxHashes)
+	}
+	var holdings []Holding
+	req := &wirepb.HaveRequest{NarHashes: fixedToWire(hashes)}
+	err := c.query(ctx, p, c.ids.have, req, func(in *inbox) (err error) {
+		holdings, err = readHoldings(in, len(hashes))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("exchange: have: %s: %w", p, err)
+	}
+	return holdings, nil
+}
+
+func readHoldings(in *inbox, want int) ([]Holding, error) {
+	var answer wirepb.HaveResponse
+	if err := in.read(&answer, maxHaveResponse); err != nil {
+		return nil, cutShort(err)
+	}
+	if answer.GetStatus() != wirepb.Status_STATUS_OK {
+		return nil, refusal(answer.GetStatus(), answer.GetRetryAfterMs())
+	}
+	if got := len(answer.GetHoldings()); got != want {
+		return nil, fmt.Errorf("%w: %d holdings for %d hashes", ErrProtocol, got, want)
+	}
+	holdings := make([]Holding, want)
+	for i, m := range answer.GetHoldings() {
+		h, err := holdingFromWire(m)
+		if err != nil {
+			return nil, fmt.Errorf("holding %d: %w", i, err)
+		}
+		holdings[i] = h
+	}
+	return holdings, nil
+}
+
+// Narinfos asks the peer for the records of at most MaxHashParts store paths.
+// The answer has one entry for each hash part, in their order: nil where the
+// peer has none or had no room for it. The records are parsed, and are for the
+// paths asked; their signatures are not verified.
+func (c *Client) Narinfos(ctx context.Context, p peer.ID, parts []nix.HashPart) ([]*narinfo.Info, error) {
+	if len(parts) == 0 || len(parts) > MaxHashParts {
+		return nil, fmt.Errorf("exchange: narinfo: %d hash parts, want 1 to %d", len(parts), MaxHashParts)
+	}
+	var infos []*narinfo.Info
+	req := &wirepb.NarinfoRequest{HashParts: fixedToWire(parts)}
+	err := c.query(ctx, p, c.ids.narinfo, req, func(in *inbox) (err error) {
+		infos, err = readNarinfos(in, parts)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("exchange: narinfo: %s: %w", p, err)
+	}
+	return infos, nil
+}
+
+func readNarinfos(in *inbox, parts []nix.HashPart) ([]*narinfo.Info, error) {
+	infos := make([]*narinfo.Info, len(parts))
+	total := 0
+	for i, part := range parts {
+		var answer wirepb.NarinfoResponse
+		if err := in.read(&answer, maxNarinfoResponse); err != nil {
+			return nil, cutShort(err)
+		}
+		switch answer.GetStatus() {
+		case wirepb.Status_STATUS_OK:
+		case wirepb.Status_STATUS_NOT_HELD:
+			continue
+		default:
+			err := refusal(answer.GetStatus(), answer.GetRetryAfterMs())
+			if busy := (*BusyError)(nil); errors.As(err, &busy) && i > 0 {
+				return infos, nil
+			}
+			return nil, err
+		}
+		// The server stops behind the record that fills its budget.
+		if total >= maxNarinfoBytes {
+			return nil, fmt.Errorf("%w: more than %d bytes of records", ErrProtocol, maxNarinfoBytes)
+		}
+		total += len(answer.GetNarinfo())
+		info, err := narinfo.Parse(answer.GetNarinfo())
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		if got := info.StorePath.HashPart(); got != part {
+			return nil, fmt.Errorf("%w: record of %s, asked for %s", ErrProtocol, got, part)
+		}
+		infos[i] = info
+	}
+	return infos, nil
+}
+
+// query sends one request and reads its answer. Limited connections will do.
+func (c *Client) query(
+	ctx context.Context, p peer.ID, id protocol.ID, req proto.Message, read func(*inbox) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.QueryTimeout)
+	defer cancel()
+	st, err := c.host.NewStream(network.WithAllowLimitedConn(ctx, "nar-p2p"), p, id)
+	if err != nil {
+		return orCause(ctx, err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = st.Reset() })()
+	out := outbox{stream: st, timeout: c.cfg.QueryTimeout}
+	// A peer without room answers and closes before it reads, which can fail the
+	// write: so the answer is read in any case.
+	writeErr := out.send(req)
+	in := newInbox(st, queryBuffer)
+	if err = in.wait(c.cfg.QueryTimeout); err == nil {
+		err = read(in)
+	}
+	if err != nil {
+		_ = st.Reset()
+		return orCause(ctx, firstCause(err, writeErr))
+	}
+	_ = st.Close()
+	return nil
+}
+
+// firstCause returns the error of a write where the read behind it found no
+// answer of the peer's.
+func firstCause(readErr, writeErr error) error {
+	if writeErr != nil && !isAnswer(readErr) {
+		return writeErr
+	}
+	return readErr
+}
+
+// isAnswer reports whether err tells what the peer said rather than that it
+// could not be heard.
+func isAnswer(err error) bool {
+	busy := (*BusyError)(nil)
+	return errors.Is(err, ErrNotHeld) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrProtocol) || errors.As(err, &busy)
+}
+
+// orCause returns why ctx ended, where that is why the stream failed.
+func orCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !isAnswer(err) {
+		return fmt.Errorf("%w (%v)", cause, err)
+	}
+	return err
+}
+
+// newDataStream opens a stream on a direct connection, waiting for one where
+// there is only a relayed one: relays are no place for NARs.
+func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	defer cancel()
+	if err := c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), peer.AddrInfo{ID: p}); err != nil {
+		return nil, err
+	}
+	if _, direct := c.DirectAddr(p); !direct {
+		c.log.Debug("waiting for a direct connection", zap.Stringer("peer", p))
+	}
+	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
+}

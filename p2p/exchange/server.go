@@ -1,0 +1,314 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nar-p2p/nar-p2p/p2p/wirepb"
+)
+
+// ServerConfig sets up a Server. Its zero value serves everybody on the public
+// network.
+type ServerConfig struct {
+	// Prefix begins the protocol IDs; "" is DefaultPrefix.
+	Prefix protocol.ID
+	// Admit reports whether the peer at this address is answered at all; nil
+	// admits everybody. Others find their streams reset.
+	Admit func(p peer.ID, addr ma.Multiaddr) bool
+	// Sessions and SessionsPerPeer bound the NAR sessions, and apart from these
+	// the have and narinfo requests, that are served at once; 0 is 64 and 16,
+	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
+	// and one open NAR.
+	Sessions, SessionsPerPeer int
+	// IdleTimeout is how long a session may be without a request; 0 is 2 minutes.
+	IdleTimeout time.Duration
+	// WriteTimeout is how long a peer may take to read 128 KiB; 0 is 30 s.
+	WriteTimeout time.Duration
+	// DrainTimeout is how long the requests under way may go on when Run's
+	// context ends; 0 is 10 s.
+	DrainTimeout time.Duration
+	// RetryAfter is when a peer that found no room is to try again; 0 is 2 s.
+	RetryAfter time.Duration
+	// Registerer receives the server's metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+func (c ServerConfig) withDefaults() ServerConfig {
+	if c.Admit == nil {
+		c.Admit = func(peer.ID, ma.Multiaddr) bool { return true }
+	}
+	setDefault(&c.Sessions, 64)
+	setDefault(&c.SessionsPerPeer, 16)
+	setDefault(&c.IdleTimeout, 2*time.Minute)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.DrainTimeout, 10*time.Second)
+	setDefault(&c.RetryAfter, 2*time.Second)
+	return c
+}
+
+// setDefault sets a setting that is zero.
+func setDefault[T comparable](setting *T, value T) {
+	var zero T
+	if *setting == zero {
+		*setting = value
+	}
+}
+
+// Server answers peers from a Shelf.
+type Server struct {
+	host    host.Host
+	shelf   Shelf
+	cfg     ServerConfig
+	ids     protocols
+	log     *zap.Logger
+	encoder *zstd.Encoder
+	// buffers holds *[]byte of chunk.MaxLength bytes, outboxes *outbox.
+	buffers, outboxes sync.Pool
+	// sessions and queries are the places for NAR sessions and for the rest.
+	sessions, queries *slots
+	counters          counters
+
+	mu       sync.Mutex
+	draining bool
+	streams  map[network.Stream]struct{}
+	// served counts streams; it grows only while draining is false.
+	served sync.WaitGroup
+}
+
+// NewServer returns a server that answers from shelf once it runs.
+func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{
+		host:     h,
+		shelf:    shelf,
+		cfg:      cfg,
+		ids:      protocolsOf(cfg.Prefix),
+		log:      log.Named("exchange"),
+		encoder:  newEncoder(),
+		sessions: newSlots(cfg.Sessions, cfg.SessionsPerPeer),
+		queries:  newSlots(cfg.Sessions, cfg.SessionsPerPeer),
+		streams:  make(map[network.Stream]struct{}),
+	}
+	s.buffers.New = newBuffer
+	s.outboxes.New = func() any { return &outbox{} }
+	if cfg.Registerer != nil {
+		s.register(cfg.Registerer)
+	}
+	return s
+}
+
+// Run answers peers until ctx ends. Then it takes no more requests, lets those
+// under way finish within the drain timeout, and returns nil. It may be called
+// once.
+func (s *Server) Run(ctx context.Context) error {
+	// Requests outlive ctx by the drain timeout.
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	services := []service{
+		{id: s.ids.have, slots: s.queries, serve: s.serveHave, busy: busyHave},
+		{id: s.ids.narinfo, slots: s.queries, serve: s.serveNarinfo, busy: busyNarinfo},
+		{id: s.ids.nar, slots: s.sessions, serve: s.serveNAR, busy: busyNAR},
+	}
+	for _, svc := range services {
+		s.host.SetStreamHandler(svc.id, func(st network.Stream) { s.handle(hard, st, svc) })
+	}
+	<-ctx.Done()
+	for _, svc := range services {
+		s.host.RemoveStreamHandler(svc.id)
+	}
+	s.drain(cancel)
+	return nil
+}
+
+// drain waits for the streams under way, for the drain timeout at most.
+func (s *Server) drain(cancel context.CancelFunc) {
+	s.mu.Lock()
+	s.draining = true
+	for st := range s.streams {
+		// Wakes sessions that wait for a request. Where it fails the stream is
+		// gone already, or gets its reset below.
+		_ = st.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+	timer := time.AfterFunc(s.cfg.DrainTimeout, cancel)
+	defer timer.Stop()
+	s.served.Wait()
+}
+
+// service is one protocol's handler.
+type service struct {
+	id    protocol.ID
+	slots *slots
+	serve func(ctx context.Context, st network.Stream, out *outbox) error
+	// busy makes the answer for whoever finds no slot.
+	busy func(retryAfterMS uint32) proto.Message
+}
+
+// handle serves one stream. When ctx ends the stream is reset.
+func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
+	remote := st.Conn().RemotePeer()
+	if !s.begin(st) {
+		_ = st.Reset()
+		return
+	}
+	defer s.end(st)
+	if err := st.Scope().SetService(ServiceName); err != nil || !s.cfg.Admit(remote, st.Conn().RemoteMultiaddr()) {
+		s.counters.refused.Add(1)
+		_ = st.Reset()
+		return
+	}
+	defer context.AfterFunc(ctx, func() { _ = st.Reset() })()
+	out := s.outbox(st)
+	defer func() {
+		out.stream = nil
+		s.outboxes.Put(out)
+	}()
+	var err error
+	if svc.slots.take(remote) {
+		err = svc.serve(ctx, st, out)
+		svc.slots.release(remote)
+	} else {
+		s.counters.refused.Add(1)
+		err = out.send(svc.busy(s.retryAfterMS()))
+	}
+	if err != nil {
+		_ = st.Reset()
+		s.log.Debug("stream failed", zap.String("protocol", string(svc.id)), zap.Stringer("peer", remote), zap.Error(err))
+		return
+	}
+	_ = st.Close()
+}
+
+func (s *Server) outbox(st network.Stream) *outbox {
+	out, ok := s.outboxes.Get().(*outbox)
+	if !ok {
+		panic("exchange: pool of outboxes holds something else")
+	}
+	out.stream, out.timeout, out.buf = st, s.cfg.WriteTimeout, out.buf[:0]
+	return out
+}
+
+func (s *Server) retryAfterMS() uint32 { return uint32(s.cfg.RetryAfter.Milliseconds()) }
+
+// begin takes note of a stream, and reports false where the server is ending.
+func (s *Server) begin(st network.Stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.streams[st] = struct{}{}
+	s.served.Add(1)
+	return true
+}
+
+func (s *Server) end(st network.Stream) {
+	s.mu.Lock()
+	delete(s.streams, st)
+	s.mu.Unlock()
+	s.served.Done()
+}
+
+// errDraining ends a session between two requests.
+var errDraining = errors.New("the server is stopping")
+
+// awaitRequest reads the next request of a stream. The error is io.EOF where
+// the peer has ended it, and errDraining where the server is ending.
+func (s *Server) awaitRequest(in *inbox, m proto.Message, limit int) error {
+	if err := in.wait(s.cfg.IdleTimeout); err != nil {
+		return err
+	}
+	// The deadline stands before the question whether to drain, and drain sets
+	// its own behind the answer: one of the two ends the wait.
+	s.mu.Lock()
+	draining := s.draining
+	s.mu.Unlock()
+	if draining {
+		return errDraining
+	}
+	err := in.read(m, limit)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.draining {
+			return errDraining
+		}
+	}
+	return err
+}
+
+// counters are since the start.
+type counters struct {
+	bytes, sessions, queries, refused atomic.Int64
+}
+
+// ServerStats tells what a server has done since its start.
+type ServerStats struct {
+	// BytesServed counts the chunks' bytes as they travelled.
+	BytesServed int64
+	// Sessions counts NAR sessions, ActiveSessions those open now.
+	Sessions, ActiveSessions int64
+	// Queries counts have and narinfo requests.
+	Queries int64
+	// Refused counts streams that were not admitted or found no room.
+	Refused int64
+}
+
+// Stats returns what was done so far.
+func (s *Server) Stats() ServerStats {
+	return ServerStats{
+		BytesServed:    s.counters.bytes.Load(),
+		Sessions:       s.counters.sessions.Load(),
+		ActiveSessions: int64(s.sessions.inUse()),
+		Queries:        s.counters.queries.Load(),
+		Refused:        s.counters.refused.Load(),
+	}
+}
+
+// register adds the metrics, which panics where they are registered already.
+func (s *Server) register(r prometheus.Registerer) {
+	counter := func(name, help string, value func(ServerStats) int64) {
+		r.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Namespace: "nar_p2p", Subsystem: "exchange", Name: name, Help: help},
+			func() float64 { return float64(value(s.Stats())) }))
+	}
+	counter("served_bytes_total", "Bytes of chunks sent to peers.", func(st ServerStats) int64 { return st.BytesServed })
+	counter("sessions_total", "NAR sessions served.", func(st ServerStats) int64 { return st.Sessions })
+	counter("queries_total", "Have and narinfo requests served.", func(st ServerStats) int64 { return st.Queries })
+	counter("refused_total", "Streams not admitted or without room.", func(st ServerStats) int64 { return st.Refused })
+	r.MustRegister(prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: "nar_p2p", Subsystem: "exchange", Name: "active_sessions", Help: "NAR sessions open now."},
+		func() float64 { return float64(s.sessions.inUse()) }))
+}
+
+func busyHave(retryAfterMS uint32) proto.Message {
+	return &wirepb.HaveResponse{Status: wirepb.Status_STATUS_BUSY, RetryAfterMs: retryAfterMS}
+}
+
+func busyNarinfo(retryAfterMS uint32) proto.Message {
+	return &wirepb.NarinfoResponse{Status: wirepb.Status_STATUS_BUSY, RetryAfterMs: retryAfterMS}
+}
+
+func busyNAR(retryAfterMS uint32) proto.Message {
+	return refuse(wirepb.Status_STATUS_BUSY, retryAfterMS)
+}
+
+func refuse(status wirepb.Status, retryAfterMS uint32) *wirepb.NARResponse {
+	return &wirepb.NARResponse{Response: &wirepb.NARResponse_Refused{
+		Refused: &wirepb.Refused{Status: status, RetryAfterMs: retryAfterMS},
+	}}
+}

@@ -1,0 +1,119 @@
+package swarm
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// patience is how long a dial may take before the next provider is dialled
+	// beside it: many that the DHT names have gone, and to find that out takes
+	// long.
+	patience = time.Second
+	// maxDials is how many providers are dialled at once.
+	maxDials = 4
+)
+
+// candidates are the providers of a NAR that could be reached, in the order in
+// which they were. Several goroutines can go through them, each at its own pace.
+type candidates struct {
+	// dial connects to a provider.
+	dial func(context.Context, peer.AddrInfo) error
+
+	mu      sync.Mutex
+	reached []peer.AddrInfo
+	// dialling counts those that are being dialled, late those of them that have
+	// outlasted patience, wanted how many reached ones were asked for.
+	dialling, late, wanted int
+	ended                  bool
+	// changed is closed, and replaced, with every change.
+	changed chan struct{}
+}
+
+func newCandidates(dial func(context.Context, peer.AddrInfo) error) *candidates {
+	return &candidates{dial: dial, changed: make(chan struct{})}
+}
+
+// gather dials providers as they are found and wanted, until there are no more
+// or ctx ends.
+func (c *candidates) gather(ctx context.Context, providers iter.Seq[peer.AddrInfo]) {
+	var dials sync.WaitGroup
+	dialled := 0
+	for p := range providers {
+		if dialled++; dialled > maxCandidates || !c.await(ctx, c.begin) {
+			break
+		}
+		dials.Go(func() { c.reach(ctx, p) })
+	}
+	dials.Wait()
+	c.change(func() { c.ended = true })
+}
+
+// reach dials one provider.
+func (c *candidates) reach(ctx context.Context, p peer.AddrInfo) {
+	timer := time.AfterFunc(patience, func() { c.change(func() { c.late++ }) })
+	err := c.dial(ctx, p)
+	inTime := timer.Stop()
+	c.change(func() {
+		c.dialling--
+		if !inTime {
+			c.late--
+		}
+		if err == nil {
+			c.reached = append(c.reached, p)
+		}
+	})
+}
+
+// begin counts another dial, where one is wanted.
+func (c *candidates) begin() bool {
+	promising := len(c.reached) + c.dialling - c.late
+	if promising >= c.wanted || c.dialling == maxDials {
+		return false
+	}
+	c.dialling++
+	return true
+}
+
+// change makes a change and wakes those who wait for one.
+func (c *candidates) change(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// await waits until the condition is true, and reports false where ctx ends
+// before.
+func (c *candidates) await(ctx context.Context, condition func() bool) bool {
+	for ctx.Err() == nil {
+		c.mu.Lock()
+		met, changed := condition(), c.changed
+		c.mu.Unlock()
+		if met {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return false
+}
+
+// at returns the i-th candidate. It waits for it until ctx ends.
+func (c *candidates) at(ctx context.Context, i int) (p peer.AddrInfo, ok bool) {
+	c.change(func() { c.wanted = max(c.wanted, i+1) })
+	c.await(ctx, func() bool {
+		if i < len(c.reached) {
+			p, ok = c.reached[i], true
+		}
+		return ok || c.ended
+	})
+	return p, ok
+}

@@ -1,0 +1,56 @@
+package swarm
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+func TestStanding(t *testing.T) {
+	const p, other = peer.ID("p"), peer.ID("other")
+	tests := []struct {
+		name   string
+		does   func(*Standing)
+		after  time.Duration
+		usable bool
+		honest bool
+	}{
+		{name: "unknown", does: func(*Standing) {}, usable: true},
+		{name: "honest", does: func(s *Standing) { s.proved(p) }, usable: true, honest: true},
+		{name: "lied", does: func(s *Standing) { s.proved(p); s.lied(p) }},
+		{name: "lied an hour ago", does: func(s *Standing) { s.lied(p) }, after: time.Hour},
+		{name: "lied two hours ago", does: func(s *Standing) { s.lied(p) }, after: 2 * time.Hour, usable: true},
+		{name: "lied, then honest", does: func(s *Standing) { s.lied(p); s.proved(p) }, honest: true},
+		{name: "wrong once", does: func(s *Standing) { s.penalise(p, penaltyWrong) }, usable: true},
+		{name: "wrong twice", does: func(s *Standing) { s.penalise(p, penaltyWrong); s.penalise(p, penaltyWrong) }},
+		{name: "wrong twice an hour ago", does: func(s *Standing) {
+			s.penalise(p, penaltyWrong)
+			s.penalise(p, penaltyWrong)
+		}, after: time.Hour, usable: true},
+		{name: "failed some times", does: func(s *Standing) {
+			for range 5 {
+				s.penalise(p, penaltyFailure)
+			}
+		}, usable: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewStanding()
+				tt.does(s)
+				time.Sleep(tt.after)
+				if got := s.Usable(p); got != tt.usable {
+					t.Errorf("Usable() = %t, want %t", got, tt.usable)
+				}
+				if got := s.Honest(p); got != tt.honest {
+					t.Errorf("Honest() = %t, want %t", got, tt.honest)
+				}
+				if !s.Usable(other) || s.Honest(other) {
+					t.Error("another peer's standing changed")
+				}
+			})
+		})
+	}
+}

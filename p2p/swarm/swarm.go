@@ -1,0 +1,125 @@
+// Package swarm fetches one NAR from the peers that provide it, chunk by chunk.
+//
+// A transfer has four parts, each in a file of its own:
+//
+//   - candidates: the providers that a Finder names, as they can be reached;
+//   - plan: the manifest as far as a provider has sent it, the only thing that
+//     says what a right chunk is;
+//   - window: the scheduler. It cuts the chunks known into runs, gives runs to
+//     workers, takes verified chunks back and hands the bytes on in order;
+//   - worker: fills runs over a session with one provider.
+//
+// At this time one provider works at once; another takes its place, at the next
+// chunk, when it fails. The window does not care how many workers there are.
+//
+// A manifest is signed by nobody: only the whole NAR proves it. So a transfer
+// says whether its manifest has earned that bytes are used before the end
+// (Transfer.Earned), and wants to hear how it ended (Transfer.Verdict), which
+// decides the standing of the manifest's sender.
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/p2p/exchange"
+)
+
+const (
+	// maxProviders is how many providers a transfer tries, and how many it asks
+	// for their roots.
+	maxProviders = 8
+	// maxCandidates is how many providers a transfer dials.
+	maxCandidates = 32
+)
+
+// ErrNoProviders says that nobody could be found, and reached, who holds the
+// NAR.
+var ErrNoProviders = errors.New("swarm: no provider")
+
+// Finder knows who provides what.
+type Finder interface {
+	// Providers returns the providers of a NAR, the best first, while they are
+	// found. It ends when all are, or when ctx ends. Unless strangers is set,
+	// nobody but trusted peers is named, or asked.
+	Providers(ctx context.Context, hash nix.NARHash, strangers bool) iter.Seq[peer.AddrInfo]
+	// Forget tells that the peer does not provide the NAR after all.
+	Forget(hash nix.NARHash, p peer.ID)
+}
+
+// Want says what to fetch.
+type Want struct {
+	Hash nix.NARHash
+	// Size of the whole NAR in bytes, as signed.
+	Size int64
+	// Offset is where to begin, in bytes, below Size.
+	Offset int64
+	// Strangers allows to ask peers that are not trusted.
+	Strangers bool
+}
+
+// Config sets up a Swarm.
+type Config struct {
+	// Trusted reports whether the peer at this address, to which there is a
+	// direct connection, is believed beforehand: it is allow-listed, a member of
+	// a private network or on the same LAN. Nil trusts nobody.
+	Trusted func(p peer.ID, addr ma.Multiaddr) bool
+}
+
+// Swarm fetches NARs from peers. It is safe for concurrent use.
+type Swarm struct {
+	client   *exchange.Client
+	finder   Finder
+	standing *Standing
+	cfg      Config
+	log      *zap.Logger
+	budget   *budget
+}
+
+// New returns a swarm that asks by way of client those whom finder names.
+func New(client *exchange.Client, finder Finder, standing *Standing, cfg Config, log *zap.Logger) *Swarm {
+	if cfg.Trusted == nil {
+		cfg.Trusted = func(peer.ID, ma.Multiaddr) bool { return false }
+	}
+	return &Swarm{
+		client:   client,
+		finder:   finder,
+		standing: standing,
+		cfg:      cfg,
+		log:      log.Named("swarm"),
+		budget:   newBudget(),
+	}
+}
+
+// Open begins to fetch a NAR and returns once the first chunk is there and
+// verified against a manifest, which the transfer then keeps to. The transfer
+// ends with ctx and must be closed. The error is ErrNoProviders where nobody was
+// found, or nobody could be reached.
+func (s *Swarm) Open(ctx context.Context, want Want) (*Transfer, error) {
+	switch {
+	case want.Size <= 0 || want.Size > chunk.MaxNARSize:
+		return nil, fmt.Errorf("swarm: no NAR of %d bytes is exchanged", want.Size)
+	case want.Offset < 0 || want.Offset >= want.Size:
+		return nil, fmt.Errorf("swarm: offset %d in a NAR of %d bytes", want.Offset, want.Size)
+	}
+	t := s.newTransfer(want)
+	t.start(ctx)
+	if err := t.window.awaitStart(); err != nil {
+		_ = t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// trusted reports whether the word of a peer at this address suffices.
+func (s *Swarm) trusted(p peer.ID, addr ma.Multiaddr) bool {
+	return s.cfg.Trusted(p, addr) || s.standing.Honest(p)
+}
