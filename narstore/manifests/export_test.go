@@ -1,0 +1,8 @@
+package manifests
+
+import "time"
+
+// Bound sets how many bytes are kept, and the clock that tells the last use.
+func (k *Keeper) Bound(limit int64, now func() time.Time) {
+	k.kept.limit, k.kept.now = limit, now
+}
