@@ -1,0 +1,56 @@
+package substituter_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"go.uber.org/zap"
+)
+
+// BenchmarkNAR fetches NARs of each size over a real socket.
+func BenchmarkNAR(b *testing.B) {
+	for _, size := range []int{small, 10 << 20, 256 << 20} {
+		for _, from := range []string{"peers", "upstream"} {
+			b.Run(fmt.Sprintf("%s/%d", from, size), func(b *testing.B) { benchmarkNAR(b, size, from == "peers") })
+		}
+	}
+}
+
+func benchmarkNAR(b *testing.B, size int, peers bool) {
+	b.Helper()
+	l := newLab(b)
+	l.deps.Log = zap.NewNop()
+	p := l.path("p", size)
+	l.cache.add(p)
+	if peers {
+		l.peers.hold(p.info.NARHash, holding{nar: p.nar, known: true, earned: true})
+	}
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := l.client.Get(l.url + p.narURL())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(size) {
+			b.Fatal(n, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+// BenchmarkNarinfo asks for a record that is kept.
+func BenchmarkNarinfo(b *testing.B) {
+	l := newLab(b)
+	l.deps.Log = zap.NewNop()
+	p := l.path("p", small)
+	l.cache.add(p)
+	l.start()
+	for b.Loop() {
+		l.get(p.narinfoURL(), http.StatusOK)
+	}
+}

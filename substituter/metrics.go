@@ -1,0 +1,116 @@
+package substituter
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Results of requests, as metrics call them.
+const (
+	resultFound  = "found"
+	resultServed = "served"
+	resultAbsent = "absent"
+	// resultFailed is a narinfo that could not be found in time, or a NAR that
+	// no source delivered.
+	resultFailed = "failed"
+	// resultBroken is a NAR that was broken off.
+	resultBroken = "broken"
+	resultGone   = "gone" // the client
+)
+
+// Stats is what the server has done since it was made.
+type Stats struct {
+	// Narinfos and NARs count requests by their result.
+	Narinfos map[string]uint64 `json:"narinfos"`
+	NARs     map[string]uint64 `json:"nars"`
+	// NARBytes are the bytes taken from each kind of source: store, peer and
+	// upstream.
+	NARBytes  map[string]uint64 `json:"narBytes"`
+	Upstreams []UpstreamStatus  `json:"upstreams"`
+}
+
+// UpstreamStatus is what is known of one upstream.
+type UpstreamStatus struct {
+	URL string `json:"url"`
+	// Private is true if strangers are not told of its paths.
+	Private bool `json:"private"`
+	// Reachable is false if its last answer was none.
+	Reachable bool `json:"reachable"`
+}
+
+// Stats returns a snapshot.
+func (s *Server) Stats() Stats {
+	stats := Stats{
+		Narinfos: s.counters.narinfos.values(), NARs: s.counters.nars.values(), NARBytes: s.counters.bytes.values(),
+		Upstreams: []UpstreamStatus{},
+	}
+	for _, m := range s.upstreams {
+		stats.Upstreams = append(stats.Upstreams, UpstreamStatus{m.String(), m.private, !m.suspect.Load()})
+	}
+	return stats
+}
+
+// counters is the one place where things are counted; Prometheus and Stats
+// both read it.
+type counters struct {
+	narinfos, nars, bytes *family
+}
+
+func newCounters() *counters {
+	return &counters{
+		narinfos: newFamily("nar_p2p_narinfo_requests_total", "Requests for narinfos.", "result",
+			resultFound, resultAbsent, resultFailed),
+		nars: newFamily("nar_p2p_nar_requests_total", "Requests for NARs.", "result",
+			resultServed, resultAbsent, resultFailed, resultBroken, resultGone),
+		bytes: newFamily("nar_p2p_nar_bytes_total", "Uncompressed bytes of NARs taken from each kind of source.", "source",
+			fromStore.String(), fromPeers.String(), fromUpstream.String()),
+	}
+}
+
+func (c *counters) families() []*family { return []*family{c.narinfos, c.nars, c.bytes} }
+
+// Describe implements prometheus.Collector.
+func (c *counters) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range c.families() {
+		ch <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *counters) Collect(ch chan<- prometheus.Metric) {
+	for _, f := range c.families() {
+		for label, n := range f.values() {
+			ch <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, float64(n), label)
+		}
+	}
+}
+
+// family is counters that differ in one label.
+type family struct {
+	desc   *prometheus.Desc
+	counts map[string]*atomic.Uint64 // not changed after newFamily
+}
+
+func newFamily(name, help, label string, values ...string) *family {
+	f := &family{
+		desc:   prometheus.NewDesc(name, help, []string{label}, nil),
+		counts: make(map[string]*atomic.Uint64, len(values)),
+	}
+	for _, v := range values {
+		f.counts[v] = new(atomic.Uint64)
+	}
+	return f
+}
+
+func (f *family) add(label string) { f.count(label, 1) }
+
+func (f *family) count(label string, n int) { f.counts[label].Add(uint64(n)) }
+
+func (f *family) values() map[string]uint64 {
+	values := make(map[string]uint64, len(f.counts))
+	for label, n := range f.counts {
+		values[label] = n.Load()
+	}
+	return values
+}

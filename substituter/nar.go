@@ -1,0 +1,184 @@
+package substituter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/verify"
+)
+
+const (
+	// holdBack is the end of what a client asked for that it gets only when
+	// the whole NAR has matched, in bytes.
+	holdBack = 64 << 10
+	// banTime is how long a NAR whose bytes proved wrong is taken from other
+	// sources only.
+	banTime = time.Hour
+)
+
+// ban is what follows from bytes that proved wrong.
+type ban struct {
+	// excluded kinds of source are not asked for this NAR.
+	excluded kinds
+	// tainted is true if a client may hold a wrong prefix: then it must not
+	// resume behind it.
+	tainted bool
+}
+
+// distrust remembers that sources of these kinds gave wrong bytes.
+func (s *Server) distrust(target verify.Target, culprits kinds, tainted bool) {
+	old, _ := s.bans.get(target.Hash)
+	s.bans.put(target.Hash, ban{old.excluded | culprits, old.tainted || tainted}, banTime)
+	s.states.Drop(target)
+	// An upstream or the store that is damaged is for somebody to repair.
+	log := s.log.Warn
+	if !culprits.has(fromPeers) {
+		log = s.log.Error
+	}
+	log("nar does not match its signed hash", zap.Stringer("narHash", target.Hash), zap.Strings("sources", culprits.strings()))
+}
+
+// serveNAR serves a NAR that a trusted record names. For any other it says 404
+// at once, and nobody is asked about it.
+func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashPart, hash nix.NARHash) {
+	rec, err := s.naming(r.Context(), part, hash)
+	if err != nil {
+		s.counters.nars.add(resultAbsent)
+		notFound(w)
+		return
+	}
+	resp := newResponse(w, hash, rec.info.NARSize)
+	if r.Method == http.MethodHead { // for which ranges are not defined
+		resp.header(http.StatusOK)
+		return
+	}
+	// A date never equals the tag: then the client gets the whole.
+	if ifRange := r.Header.Get("If-Range"); ifRange == "" || ifRange == resp.etag {
+		if header := r.Header.Get("Range"); header != "" {
+			if resp.want, resp.partial, err = parseRange(header, resp.size); err != nil {
+				resp.unsatisfiable()
+				return
+			}
+		}
+	}
+	result := s.deliver(r.Context(), rec, resp)
+	s.counters.nars.add(result)
+	switch {
+	case result == resultServed:
+	case resp.begun:
+		panic(http.ErrAbortHandler) // the client must not take this for the end
+	default:
+		notFound(w)
+	}
+}
+
+// deliver sends what the response wants, and returns the result's name.
+func (s *Server) deliver(ctx context.Context, rec *record, resp *response) string {
+	if err := s.transfers.Acquire(ctx, 1); err != nil {
+		return resultGone
+	}
+	defer s.transfers.Release(1)
+	small := resp.size <= smallNAR
+	if small {
+		if err := s.memory.Acquire(ctx, resp.size); err != nil {
+			return resultGone
+		}
+		defer s.memory.Release(resp.size)
+	}
+	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
+	for rounds := 1; ; rounds++ {
+		b, _ := s.bans.get(target.Hash)
+		// What a client has of a small NAR was verified before it was sent.
+		if b.tainted && !small && resp.want.From > 0 {
+			return resultFailed
+		}
+		err := s.fetchOnce(ctx, rec, b.excluded, resp)
+		var client *verify.ClientError
+		switch {
+		case err == nil:
+			return resultServed
+		case ctx.Err() != nil, errors.As(err, &client):
+			return resultGone
+		case errors.Is(err, verify.ErrMismatch) && !resp.begun && rounds <= allKinds:
+			continue // unseen; what gave the wrong bytes is excluded now
+		}
+		s.log.Info("nar not delivered", zap.Stringer("storePath", rec.info.StorePath), zap.Bool("begun", resp.begun), zap.Error(err))
+		if resp.begun {
+			return resultBroken
+		}
+		return resultFailed
+	}
+}
+
+// fetchOnce fetches the NAR once, from the sources that are not excluded.
+func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded kinds, resp *response) error {
+	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
+	var gate *verify.Gate
+	if resp.size <= smallNAR {
+		gate = verify.NewGate(resp, verify.NewDigest(target), resp.want, resp.size)
+	} else {
+		gate = verify.NewGate(resp, s.states.Resume(target, resp.want.From), resp.want, holdBack)
+		gate.Keep(s.states)
+	}
+	f := s.newFetch(rec, excluded, gate)
+	err := f.run(ctx)
+	if gate.Conflict() {
+		s.distrust(target, kinds(0).with(fromPeers), true)
+	}
+	if errors.Is(err, verify.ErrMismatch) {
+		s.distrust(target, f.culprits(), resp.begun || resp.want.From > 0)
+	}
+	return err
+}
+
+// response writes a NAR, or a range of it. Its header goes out with the first
+// bytes, so that until then it can still become a 404.
+type response struct {
+	w       http.ResponseWriter
+	etag    string
+	size    int64 // of the NAR, in bytes
+	want    verify.Range
+	partial bool
+	begun   bool
+}
+
+func newResponse(w http.ResponseWriter, hash nix.NARHash, size int64) *response {
+	return &response{w: w, etag: `"` + hash.Base32() + `"`, size: size, want: verify.Range{From: 0, To: size}}
+}
+
+func (r *response) header(status int) {
+	h := r.w.Header()
+	h.Set("Content-Type", "application/x-nix-nar")
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("ETag", r.etag)
+	h.Set("Content-Length", strconv.FormatInt(r.want.To-r.want.From, 10))
+	if status == http.StatusPartialContent {
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", r.want.From, r.want.To-1, r.size))
+	}
+	r.w.WriteHeader(status)
+}
+
+func (r *response) unsatisfiable() {
+	r.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", r.size))
+	http.Error(r.w, "range not satisfiable", http.StatusRequestedRangeNotSatisfiable)
+}
+
+// Write sends the bytes that come next.
+func (r *response) Write(p []byte) (int, error) {
+	if !r.begun {
+		r.begun = true
+		status := http.StatusOK
+		if r.partial {
+			status = http.StatusPartialContent
+		}
+		r.header(status)
+	}
+	return (&timedWriter{w: r.w}).Write(p)
+}

@@ -1,0 +1,221 @@
+package substituter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/substituter/verify"
+)
+
+// kind is a kind of source; kinds is a set of them.
+type (
+	kind  uint8
+	kinds uint8
+)
+
+const (
+	fromStore kind = iota
+	fromPeers
+	fromUpstream
+	allKinds = iota // how many there are
+)
+
+func (k kind) String() string { return [...]string{"store", "peer", "upstream"}[k] }
+
+func (s kinds) has(k kind) bool   { return s&(1<<k) != 0 }
+func (s kinds) with(k kind) kinds { return s | 1<<k }
+
+func (s kinds) strings() (names []string) {
+	for k := range kind(allKinds) {
+		if s.has(k) {
+			names = append(names, k.String())
+		}
+	}
+	return names
+}
+
+// source is one way to the bytes of a NAR.
+type source interface {
+	kind() kind
+	// open returns the bytes that follow those in the digest, of which it may
+	// make any use. They end when ctx does.
+	open(ctx context.Context, digest *verify.Digest) (*stream, error)
+}
+
+// storeSource is the local store.
+type storeSource struct {
+	store narstore.Store
+	rec   *record
+}
+
+func (storeSource) kind() kind { return fromStore }
+
+func (src storeSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
+	path, err := src.store.Info(ctx, src.rec.info.StorePath.HashPart())
+	if err != nil {
+		return nil, err
+	}
+	target := digest.Target()
+	if path.NARHash != target.Hash {
+		return nil, narstore.ErrNotFound
+	}
+	nar, err := src.store.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if nar.Size() != target.Size {
+		err := fmt.Errorf("the NAR of %s has %d bytes, want %d", path.Path, nar.Size(), target.Size)
+		return nil, errors.Join(err, nar.Close())
+	}
+	section := io.NewSectionReader(nar, digest.Offset(), target.Size-digest.Offset())
+	return &stream{body: struct {
+		io.Reader
+		io.Closer
+	}{section, nar}}, nil
+}
+
+// upstreamSource is the upstreams, in order: first the one whose record is
+// known, with its URL; then all of them, asked for their records.
+type upstreamSource struct {
+	upstreams []*mirror
+	deadline  time.Duration // for a record
+	rec       *record
+}
+
+func (upstreamSource) kind() kind { return fromUpstream }
+
+func (src upstreamSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
+	var errs []error
+	try := func(m *mirror, info *narinfo.Info) *stream {
+		body, err := m.OpenNAR(ctx, info, digest.Offset())
+		if err != nil {
+			errs = append(errs, err)
+			return nil
+		}
+		return &stream{body: body}
+	}
+	for _, m := range src.upstreams {
+		if m.String() == src.rec.upstream {
+			if s := try(m, src.rec.info); s != nil {
+				return s, nil
+			}
+		}
+	}
+	for _, m := range src.upstreams {
+		info, err := src.record(ctx, m, digest.Target())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if m.String() == src.rec.upstream && info.URL == src.rec.info.URL {
+			continue // tried already
+		}
+		if s := try(m, info); s != nil {
+			return s, nil
+		}
+	}
+	return nil, errors.Join(append(errs, errors.New("no upstream has the NAR"))...)
+}
+
+// record asks an upstream where it has the NAR. Signatures do not matter here:
+// what counts is the hash of the bytes.
+func (src upstreamSource) record(ctx context.Context, m *mirror, target verify.Target) (*narinfo.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, src.deadline)
+	defer cancel()
+	info, err := m.Narinfo(ctx, src.rec.info.StorePath.HashPart())
+	if err != nil {
+		return nil, err
+	}
+	if info.NARHash != target.Hash || info.NARSize != target.Size {
+		return nil, fmt.Errorf("%s has another NAR of %s", m, info.StorePath)
+	}
+	return info, nil
+}
+
+// peerSource is the peers.
+type peerSource struct {
+	peers     Peers
+	spool     *spool
+	strangers bool
+}
+
+func (peerSource) kind() kind { return fromPeers }
+
+// open starts a transfer. Bytes under a manifest that has not earned it are
+// verified whole before the first of them is given; a small NAR is held whole
+// anyway.
+func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(peerTime, cancel)
+	defer timer.Stop()
+	target := digest.Target()
+	t, err := src.peers.Open(ctx, Want{
+		Hash: target.Hash, Size: target.Size, Offset: digest.Offset(), Strangers: src.strangers,
+	})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if target.Size <= smallNAR || t.Earned() {
+		return &stream{body: t, transfer: t, cancel: cancel}, nil
+	}
+	defer cancel()
+	defer t.Close()
+	blameless := !digest.FromPeers()
+	file, err := src.spool.fill(t, digest)
+	switch {
+	case err == nil:
+		t.Verdict(true)
+		return &stream{body: file}, nil
+	case errors.Is(err, verify.ErrMismatch) && blameless:
+		t.Verdict(false)
+	}
+	return nil, fmt.Errorf("spool: %w", err)
+}
+
+// upstreamsSuspect reports whether no upstream answered when last asked.
+func (s *Server) upstreamsSuspect() bool {
+	for _, m := range s.upstreams {
+		if !m.suspect.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// plan lists the sources of a NAR in the order in which they start, each with
+// the time without verified progress after which it joins.
+func (s *Server) plan(rec *record, excluded kinds) []*entry {
+	var plan []*entry
+	add := func(src source, after time.Duration) {
+		if !excluded.has(src.kind()) {
+			plan = append(plan, &entry{source: src, after: after})
+		}
+	}
+	if s.store != nil {
+		add(storeSource{s.store, rec}, 0)
+	}
+	peers := func() {
+		if s.peers != nil {
+			add(peerSource{s.peers, s.spool, s.mayTellStrangers(rec)}, peersAfter)
+		}
+	}
+	fromCaches := func() {
+		if len(s.upstreams) > 0 {
+			add(upstreamSource{s.upstreams, s.Deadline, rec}, upstreamAfter)
+		}
+	}
+	if s.peers != nil && (s.peers.Known(rec.info.NARHash) || s.upstreamsSuspect()) {
+		peers()
+		fromCaches()
+	} else {
+		fromCaches()
+		peers()
+	}
+	return plan
+}

@@ -1,0 +1,73 @@
+package substituter
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/nar-p2p/nar-p2p/substituter/verify"
+)
+
+var errSpoolFull = errors.New("no room left")
+
+// spool keeps bytes in temporary files until they are verified.
+type spool struct {
+	dir  string
+	room *semaphore.Weighted // bytes
+}
+
+func newSpool(dir string, size int64) *spool {
+	return &spool{dir: dir, room: semaphore.NewWeighted(size)}
+}
+
+// fill reads the rest of a NAR, whose beginning is in the digest, and returns
+// it once the whole has matched.
+func (s *spool) fill(r io.Reader, digest *verify.Digest) (io.ReadCloser, error) {
+	size := digest.Target().Size - digest.Offset()
+	if !s.room.TryAcquire(size) {
+		return nil, errSpoolFull
+	}
+	file := &spoolFile{release: func() { s.room.Release(size) }}
+	if err := file.fill(s.dir, io.LimitReader(r, size), digest); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// spoolFile is an unlinked file: it is gone with its descriptor, even after a
+// crash.
+type spoolFile struct {
+	*os.File
+	release func()
+}
+
+func (f *spoolFile) fill(dir string, r io.Reader, digest *verify.Digest) (err error) {
+	if f.File, err = os.CreateTemp(dir, "nar-p2p-spool-"); err != nil {
+		return err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(io.MultiWriter(f.File, digest), r, make([]byte, pieceSize)); err != nil {
+		return err
+	}
+	if digest.Offset() < digest.Target().Size {
+		return io.ErrUnexpectedEOF
+	}
+	if !digest.Matches() {
+		return verify.ErrMismatch
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+// Close gives the room back.
+func (f *spoolFile) Close() error {
+	defer f.release()
+	if f.File == nil {
+		return nil
+	}
+	return f.File.Close()
+}

@@ -1,0 +1,283 @@
+// Package substituter is the binary cache on localhost that Nix talks to.
+//
+// It answers for metadata (narinfos) from its own cache, from the upstreams or
+// from peers, and believes only what trusted keys have signed. It delivers
+// NARs from whichever source has them: the local store, peers, the upstreams.
+// Their bytes are checked against the signed NAR hash before the client has
+// the last of them; sources that stall, break or lie are replaced.
+//
+// The ways of the protocol are Nix's http-binary-cache-store.cc and
+// filetransfer.cc: only 200 and 404 for narinfos, and within a deadline, since
+// Nix punishes every other answer with minutes of retries.
+//
+// Asking is telling. A path known only from a private upstream is never asked
+// of strangers; and while a private upstream has not itself said that a path
+// is absent, strangers are not asked about its hash part either.
+package substituter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/trust"
+	"github.com/nar-p2p/nar-p2p/substituter/upstream"
+	"github.com/nar-p2p/nar-p2p/substituter/verify"
+)
+
+const (
+	defaultPriority = 30 // cache.nixos.org says 40; lower is asked first
+	defaultDeadline = 5 * time.Second
+	defaultSpool    = 4 << 30 // bytes
+	// smallNAR is the size in bytes up to which a NAR is verified whole in
+	// memory before its first byte goes out.
+	smallNAR = 16 << 20
+	// memoryBudget is for all small NARs being delivered, in bytes.
+	memoryBudget = 256 << 20
+	// maxTransfers bounds the NARs delivered at once. Nix asks for 16.
+	maxTransfers = 64
+	// maxLookups bounds the searches for records at once. Nix asks for 25.
+	maxLookups = 256
+	// refreshers is how many old records are revalidated at once.
+	refreshers = 4
+	// maxRefresh bounds the queue of records to be revalidated; the others are
+	// queued again when they are next asked for.
+	maxRefresh = 1024
+	// maxRemembered bounds the absent paths and the distrusted NARs that are
+	// remembered, each.
+	maxRemembered = 16 << 10
+)
+
+// Peers is the peer-to-peer network. Strangers are the peers of the public
+// network that are not on the allow-list; if they may not be told, nothing goes
+// to the DHT either.
+type Peers interface {
+	// Narinfos yields the unverified answers of peers as they come.
+	Narinfos(ctx context.Context, part nix.HashPart, strangers bool) iter.Seq[*narinfo.Info]
+	// Expect says that a NAR will probably be asked for. It does not block.
+	Expect(hash nix.NARHash, strangers bool)
+	// Known reports whether any provider of the NAR is known already.
+	Known(hash nix.NARHash) bool
+	// Open starts a transfer, which ends when ctx does.
+	Open(ctx context.Context, want Want) (Transfer, error)
+}
+
+// Want is a NAR from an offset on.
+type Want struct {
+	Hash nix.NARHash
+	// Size of the whole NAR and Offset in it, in bytes.
+	Size, Offset int64
+	Strangers    bool
+}
+
+// Transfer is the bytes of a NAR from peers, each chunk checked against a
+// manifest.
+type Transfer interface {
+	io.ReadCloser
+	// Earned reports whether the manifest's origin is good enough for its
+	// bytes to reach Nix before the whole was verified.
+	Earned() bool
+	// Verdict tells whether the whole matched the signed hash. It is called at
+	// most once, before Close.
+	Verdict(ok bool)
+	// Sources says which peers the bytes came from.
+	Sources() []Source
+}
+
+// Source is one peer's part in a transfer.
+type Source struct {
+	Peer  string
+	Bytes int64
+}
+
+// Bucket keeps small values on the disk. An error of Get means that there is
+// no value: what is lost is asked for again.
+type Bucket interface {
+	Get(key []byte) ([]byte, error)
+	Put(key, value []byte, ttl time.Duration) error
+}
+
+// Config is what the owner of the machine decides.
+type Config struct {
+	// Priority in nix-cache-info; 0 means 30.
+	Priority int
+	// Deadline is the longest time for one narinfo; 0 means 5 s.
+	Deadline time.Duration
+	// Upstreams in the order in which they are asked. One that signs with a
+	// key that is not in Trust is private.
+	Upstreams []upstream.Config
+	// Trust says which records are believed, beside the upstreams' own keys.
+	Trust trust.Keys
+	// Hosts are further names under which clients may address the server,
+	// beside localhost and the address that they connected to.
+	Hosts []string
+	// SpoolDir holds unlinked temporary files; "" means os.TempDir. It should
+	// be on a disk. SpoolSize bounds them, in bytes; 0 means 4 GiB.
+	SpoolDir  string
+	SpoolSize int64
+}
+
+// Deps are the other parts of the node.
+type Deps struct {
+	Log *zap.Logger
+	// Records keeps narinfos.
+	Records Bucket
+	// Store is the local store, or nil.
+	Store narstore.Store
+	// Peers is nil on a node without any.
+	Peers Peers
+	// Askable reports whether strangers may be asked about a NAR; nil means
+	// that they may not.
+	Askable func(*narinfo.Info) bool
+	// Metrics is nil where none are wanted.
+	Metrics prometheus.Registerer
+}
+
+// mirror is an upstream and what is known of it.
+type mirror struct {
+	*upstream.Client
+	private bool
+	// suspect is true while its last answer was none: it is not waited for.
+	suspect atomic.Bool
+}
+
+// Server is the binary cache. Its handler works without Run, but old records
+// are then not revalidated.
+type Server struct {
+	Config
+	log     *zap.Logger
+	store   narstore.Store
+	peers   Peers
+	askable func(*narinfo.Info) bool
+
+	keys      trust.Keys // with those of the upstreams
+	upstreams []*mirror
+
+	records   *recordCache
+	absent    *expiring[nix.HashPart, struct{}]
+	flights   singleflight.Group
+	lookups   *semaphore.Weighted
+	refresh   chan nix.HashPart
+	transfers *semaphore.Weighted
+	memory    *semaphore.Weighted // bytes
+	states    *verify.Cache
+	spool     *spool
+	bans      *expiring[nix.NARHash, ban]
+	tasks     *tasks
+	counters  *counters
+}
+
+// New checks cfg and returns a server. It starts nothing.
+func New(cfg Config, deps Deps) (*Server, error) {
+	if deps.Log == nil || deps.Records == nil {
+		return nil, errors.New("substituter: a logger and a bucket for records are needed")
+	}
+	if cfg.Priority < 0 || cfg.Deadline < 0 || cfg.SpoolSize < 0 {
+		return nil, errors.New("substituter: negative priority, deadline or spool size")
+	}
+	s := &Server{
+		Config: cfg, log: deps.Log.Named("substituter"),
+		store: deps.Store, peers: deps.Peers, askable: deps.Askable,
+		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
+		lookups:   semaphore.NewWeighted(maxLookups),
+		refresh:   make(chan nix.HashPart, maxRefresh),
+		transfers: semaphore.NewWeighted(maxTransfers),
+		memory:    semaphore.NewWeighted(memoryBudget),
+		states:    verify.NewCache(),
+		bans:      newExpiring[nix.NARHash, ban](maxRemembered),
+		tasks:     newTasks(),
+		counters:  newCounters(),
+	}
+	s.Priority = orDefault(cfg.Priority, defaultPriority)
+	s.Deadline = orDefault(cfg.Deadline, defaultDeadline)
+	s.spool = newSpool(orDefault(cfg.SpoolDir, os.TempDir()), orDefault(cfg.SpoolSize, defaultSpool))
+	if s.askable == nil {
+		s.askable = func(*narinfo.Info) bool { return false }
+	}
+	if err := s.addUpstreams(); err != nil {
+		return nil, err
+	}
+	s.records = &recordCache{bucket: deps.Records, keys: &s.keys, log: s.log}
+	if deps.Metrics != nil {
+		if err := deps.Metrics.Register(s.counters); err != nil {
+			return nil, fmt.Errorf("substituter: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// addUpstreams makes the clients, and trusts the upstreams' own keys. Trust
+// goes with the key and not with the way by which a record came, as in Nix.
+func (s *Server) addUpstreams() error {
+	s.keys = trust.Keys{Trusted: slices.Clone(s.Trust.Trusted), Threshold: s.Trust.Threshold}
+	for _, cfg := range s.Upstreams {
+		client, err := upstream.New(cfg)
+		if err != nil {
+			return fmt.Errorf("substituter: %w", err)
+		}
+		m := &mirror{Client: client, private: client.Private()}
+		for _, key := range cfg.Keys {
+			if !slices.Contains(s.Trust.Trusted, key) {
+				m.private = true
+				s.keys.Trusted = append(s.keys.Trusted, key)
+			}
+		}
+		s.upstreams = append(s.upstreams, m)
+	}
+	return nil
+}
+
+// Run revalidates old records until ctx ends, waits for what is still under
+// way, and closes the connections to the upstreams.
+func (s *Server) Run(ctx context.Context) error {
+	var group errgroup.Group
+	for range refreshers {
+		group.Go(func() error { return s.revalidate(ctx) })
+	}
+	err := group.Wait()
+	// Requests may go on until they are drained; lookups end by their deadline.
+	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.Deadline)
+	defer cancel()
+	_ = s.tasks.wait(waiting) // whoever is still there ends with its connection
+	for _, m := range s.upstreams {
+		m.CloseIdleConnections()
+	}
+	return err
+}
+
+// Drain refuses new requests by closing their connections, and waits until
+// those under way have finished or ctx ends.
+func (s *Server) Drain(ctx context.Context) error {
+	s.tasks.close()
+	if err := s.tasks.wait(ctx); err != nil {
+		return fmt.Errorf("substituter: drain: %w", err)
+	}
+	return nil
+}
+
+// Handler serves the binary cache, at the root of its URL space.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }

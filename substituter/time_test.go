@@ -1,0 +1,109 @@
+package substituter_test
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/substituter"
+	"github.com/nar-p2p/nar-p2p/substituter/trust"
+)
+
+// offline is a substituter without upstreams and sockets, for a bubble in which
+// time is not real.
+func offline(t *testing.T) (*lab, func(target string) (int, []byte)) {
+	t.Helper()
+	key, err := narinfo.GenerateSecretKey("test-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{t: t, key: key, peers: newNetwork()}
+	server, err := substituter.New(substituter.Config{
+		Trust:    trust.Keys{Trusted: []narinfo.PublicKey{key.Public()}},
+		SpoolDir: t.TempDir(),
+	}, substituter.Deps{
+		Log: zap.NewNop(), Records: newBucket(), Peers: l.peers,
+		Askable: func(*narinfo.Info) bool { return true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, func(target string) (int, []byte) {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+target, nil)
+		recorder := httptest.NewRecorder()
+		func() {
+			defer func() {
+				if r := recover(); r != nil && r != http.ErrAbortHandler { //nolint:errorlint // a panic's value
+					panic(r)
+				}
+			}()
+			server.Handler().ServeHTTP(recorder, req)
+		}()
+		return recorder.Code, recorder.Body.Bytes()
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		size   int
+		peers  holding
+		status int
+	}{
+		{"stall in the middle", large, holding{earned: true, stall: large / 2}, 200},
+		{"stall in the middle of a small one", small, holding{stall: small / 2}, 200},
+		{"stall while spooling", large, holding{stall: large / 2}, 404},
+		{"silence", small, holding{silent: true}, 404},
+		{"silence, large", large, holding{silent: true}, 404},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, get := offline(t)
+				p := l.path("p", tt.size)
+				tt.peers.nar = p.nar
+				l.peers.add(fromPeer(p))
+				l.peers.hold(p.info.NARHash, tt.peers)
+				begin := time.Now()
+				status, body := get(p.narURL())
+				if status != tt.status || status == 200 && !bytes.Equal(body, p.nar) {
+					t.Errorf("%d, %d bytes, want %d", status, len(body), tt.status)
+				}
+				if took := time.Since(begin); took > 2*time.Minute {
+					t.Errorf("Nix had to wait %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestDistrustEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, get := offline(t)
+		p := l.path("p", small)
+		l.peers.add(fromPeer(p))
+		l.peers.hold(p.info.NARHash, holding{nar: p.flipped()})
+		if status, _ := get(p.narURL()); status != 404 {
+			t.Fatalf("wrong bytes: %d", status)
+		}
+		l.peers.hold(p.info.NARHash, holding{nar: p.nar})
+		for _, tt := range []struct {
+			wait   time.Duration
+			status int
+		}{{0, 404}, {50 * time.Minute, 404}, {20 * time.Minute, 200}} {
+			time.Sleep(tt.wait)
+			if status, _ := get(p.narURL()); status != tt.status {
+				t.Errorf("%v later: %d, want %d", tt.wait, status, tt.status)
+			}
+		}
+		if _, _, verdicts := l.peers.calls(); !cmp.Equal(verdicts, []bool{false, true}) {
+			t.Errorf("verdicts %v", verdicts)
+		}
+	})
+}

@@ -1,0 +1,152 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+)
+
+// readAhead is the buffer between the network and the decompressors, some of
+// which read byte by byte. In bytes.
+const readAhead = 64 << 10
+
+// OpenNAR returns the plain bytes of the NAR that the cache's own record info
+// describes, from offset on and at most up to NARSize. An uncompressed NAR is
+// asked for by range; of a compressed one the bytes before offset are read and
+// dropped before OpenNAR returns.
+func (c *Client) OpenNAR(ctx context.Context, info *narinfo.Info, offset int64) (io.ReadCloser, error) {
+	s, err := c.openNAR(ctx, info, offset)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: %s: NAR of %s: %w", c, info.StorePath.BaseName(), err)
+	}
+	return s, nil
+}
+
+func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) (*stream, error) {
+	if !knownCompression(info.Compression) {
+		return nil, fmt.Errorf("compression %.40q is not known", info.Compression)
+	}
+	u, err := c.narURL(info.URL)
+	if err != nil {
+		return nil, err
+	}
+	from := int64(0)
+	if info.Compression == compressionNone {
+		from = offset
+	}
+	s, err := c.open(ctx, u, from, info.NARSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.decode(info.Compression, info.NARSize); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if _, err := io.CopyN(io.Discard, s.plain, offset-s.offset); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.plain = io.LimitReader(s.plain, info.NARSize-offset)
+	return s, nil
+}
+
+// narURL joins the URL of a record to the cache's address as Nix does: a
+// relative one by concatenation, an absolute one as it stands.
+func (c *Client) narURL(text string) (*url.URL, error) {
+	if strings.Contains(text, "://") {
+		u, err := url.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		if u.User != nil {
+			return nil, errors.New("credentials in the URL of a NAR")
+		}
+		return u, c.checkScheme(u)
+	}
+	// With exactly one leading slash nothing in it can be taken for a host.
+	ref, err := url.Parse("/" + strings.TrimLeft(text, "/"))
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(strings.Split(ref.Path, "/"), "..") {
+		return nil, fmt.Errorf("URL %.200q leads out of the cache", text)
+	}
+	u := c.base.JoinPath(ref.EscapedPath())
+	u.RawQuery = ref.RawQuery
+	return u, nil
+}
+
+// stream is a response body on its way through the decoders.
+type stream struct {
+	plain    io.Reader
+	offset   int64 // of the first byte of plain
+	decoders []io.Closer
+	body     io.Closer
+	cancel   context.CancelFunc
+}
+
+// open sends a request for u from offset on. size is the length of the plain
+// file at most, in bytes, and bounds the encoded one too.
+func (c *Client) open(ctx context.Context, u *url.URL, offset, size int64) (*stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	resp, err := c.get(ctx, u, offset)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s := &stream{body: resp.Body, cancel: cancel}
+	// No encoder makes data much longer. This bounds input that decodes to
+	// nothing: empty blocks, padding.
+	body := io.LimitReader(resp.Body, size+size/8+maxOverhead)
+	s.plain = bufio.NewReaderSize(&progressReader{r: body, cancel: cancel}, readAhead)
+	if err := s.begin(resp, offset, size); err != nil {
+		cancel()
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return s, nil
+}
+
+func (s *stream) begin(resp *http.Response, offset, size int64) error {
+	encoding := resp.Header.Get("Content-Encoding")
+	if resp.StatusCode == http.StatusPartialContent {
+		want := fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size)
+		if got := resp.Header.Get("Content-Range"); got != want {
+			return fmt.Errorf("content range %.80q, want %q", got, want)
+		}
+		if encoding != "" && encoding != "identity" {
+			return fmt.Errorf("part of a file in encoding %.40q", encoding)
+		}
+		s.offset = offset
+		return nil
+	}
+	return s.decode(encoding, size)
+}
+
+func (s *stream) decode(method string, size int64) error {
+	r, err := decode(method, s.plain, size)
+	if err != nil {
+		return err
+	}
+	s.plain = r
+	s.decoders = append(s.decoders, r)
+	return nil
+}
+
+// Read reads decoded bytes.
+func (s *stream) Read(p []byte) (int, error) { return s.plain.Read(p) }
+
+// Close ends the request.
+func (s *stream) Close() error {
+	s.cancel()
+	var errs []error
+	for _, d := range slices.Backward(s.decoders) {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(append(errs, s.body.Close())...)
+}
