@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/internal/config"
+	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/narstore/manifests"
+	"github.com/nar-p2p/nar-p2p/narstore/share"
+	"github.com/nar-p2p/nar-p2p/narstore/state"
+	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/substituter"
+)
+
+// daemon is all parts of the node, wired but not running.
+type daemon struct {
+	cfg     *config.Config
+	log     *zap.Logger
+	started time.Time
+
+	controlSocket net.Listener
+	http          net.Listener
+	db            *state.DB
+	store         store
+	catalog       *share.Catalog
+	policy        *share.Policy
+	// node is nil in profile off.
+	node        *p2p.Node
+	substituter *substituter.Server
+	metrics     *prometheus.Registry
+
+	// closers undo what was opened, last first.
+	closers []func() error
+}
+
+// runDaemon runs the node until ctx ends, and calls stopping when it begins to
+// drain.
+func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, log *zap.Logger) error {
+	d := &daemon{cfg: cfg, log: log, started: time.Now(), metrics: prometheus.NewRegistry()}
+	err := d.open(ctx)
+	if err == nil {
+		err = d.run(ctx, stopping)
+	}
+	return errors.Join(err, d.close())
+}
+
+// open makes every part. What it has opened close closes, also after an error.
+func (d *daemon) open(ctx context.Context) error {
+	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := os.MkdirAll(d.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	for _, open := range []func(context.Context) error{
+		d.openControl, d.openHTTP, d.openState, d.openStore, d.openNode, d.openSubstituter,
+	} {
+		if err := open(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *daemon) close() error {
+	var errs []error
+	for _, undo := range slices.Backward(d.closers) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
+}
+
+// openControl comes first: a second daemon is to fail before it touches
+// anything.
+func (d *daemon) openControl(ctx context.Context) (err error) {
+	d.controlSocket, err = control.Listen(ctx, d.cfg.Control.Socket, d.log)
+	if err == nil {
+		d.closers = append(d.closers, ignoreClosed(d.controlSocket))
+	}
+	return err
+}
+
+func (d *daemon) openHTTP(ctx context.Context) (err error) {
+	d.http, err = listenHTTP(ctx, d.cfg.Substituter.Listen)
+	if err != nil {
+		return fmt.Errorf("substituter: %w", err)
+	}
+	d.closers = append(d.closers, ignoreClosed(d.http))
+	return nil
+}
+
+func (d *daemon) openState(context.Context) (err error) {
+	d.db, err = state.Open(filepath.Join(d.cfg.StateDir, "db"), d.log)
+	if err == nil {
+		d.closers = append(d.closers, d.db.Close)
+	}
+	return err
+}
+
+func (d *daemon) openStore(context.Context) (err error) {
+	if d.store, err = openStore(d.cfg, d.log); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.store.Close)
+	if d.policy, err = newPolicy(&d.cfg.Share); err != nil {
+		return err
+	}
+	keeper := manifests.New(d.db.Bucket("manifests"), d.log)
+	d.catalog = share.New(d.store, d.policy, keeper, d.db.Bucket("marks"), d.log)
+	return nil
+}
+
+func (d *daemon) openNode(context.Context) (err error) {
+	if d.cfg.Profile == config.ProfileOff {
+		return nil
+	}
+	cfg, err := nodeConfig(d.cfg, d.db, d.metrics)
+	if err == nil {
+		d.node, err = p2p.New(*cfg, d.catalog, d.log)
+	}
+	return err
+}
+
+func (d *daemon) openSubstituter(context.Context) error {
+	cfg, err := substituterConfig(d.cfg)
+	if err != nil {
+		return err
+	}
+	deps := substituter.Deps{
+		Log:     d.log,
+		Records: d.db.Bucket("narinfo"),
+		Askable: d.policy.Askable,
+		Metrics: d.metrics,
+	}
+	if d.store.kind != config.StoreNone {
+		deps.Store = d.store
+	}
+	if d.node != nil {
+		deps.Peers = peers{d.node}
+	}
+	d.substituter, err = substituter.New(*cfg, deps)
+	return err
+}
+
+// serves reports whether peers may get anything from this node.
+func (d *daemon) serves() bool {
+	return d.cfg.Profile != config.ProfileOff && d.cfg.Profile != config.ProfileConsume
+}

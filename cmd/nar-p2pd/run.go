@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nar-p2p/nar-p2p/internal/control"
+)
+
+const (
+	// drainTimeout is how long transfers to Nix may go on after the daemon was
+	// told to end: well below systemd's 90 s, and enough for most.
+	drainTimeout = 30 * time.Second
+	// headerTimeout and idleTimeout bound what a silent client costs.
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10 // bytes
+)
+
+// run starts every part and waits until ctx ends, or a part fails. Then it
+// calls stopping, drains the servers, and stops the parts below them.
+func (d *daemon) run(ctx context.Context, stopping func()) error {
+	// The parts live on while the servers drain.
+	below, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, below := errgroup.WithContext(below)
+	part := func(run func(context.Context) error) {
+		group.Go(func() error { return untilStopped(below, run) })
+	}
+	part(d.substituter.Run)
+	if d.serves() {
+		part(d.catalog.Run)
+	}
+	if d.node != nil {
+		part(d.node.Run)
+	}
+	errorLog, err := zap.NewStdLogAt(d.log.Named("http"), zap.DebugLevel)
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{newServer(d.substituter.Handler()), newServer(d.controlHandler(ctx))}
+	for _, server := range servers {
+		server.ErrorLog = errorLog
+	}
+	for i, l := range []net.Listener{d.http, d.controlSocket} {
+		group.Go(func() error { return serve(servers[i], l) })
+	}
+	group.Go(func() error {
+		defer stop()
+		if d.awaitReady(below) {
+			d.announceReady()
+		}
+		select {
+		case <-ctx.Done():
+			stopping()
+			d.drain(servers)
+		case <-below.Done():
+		}
+		return closeAll(servers)
+	})
+	return group.Wait()
+}
+
+// untilStopped runs a part. That it ends because it was stopped is no error.
+func untilStopped(ctx context.Context, run func(context.Context) error) error {
+	err := run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// awaitReady reports whether the node has come to listen.
+func (d *daemon) awaitReady(ctx context.Context) bool {
+	if d.node == nil {
+		return true
+	}
+	select {
+	case <-d.node.Ready():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *daemon) announceReady() {
+	if err := welcome(d.cfg, d.db, d.log); err != nil {
+		d.log.Warn("not remembered that the owner was told what others can see", zap.Error(err))
+	}
+	d.logReady()
+	d.notify(systemd.SdNotifyReady)
+}
+
+// notify tells systemd, if it has started the daemon.
+func (d *daemon) notify(state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd not notified", zap.String("state", state), zap.Error(err))
+	}
+}
+
+func newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+	}
+}
+
+// controlHandler serves the control API. What is asked of the node ends with
+// ctx; only transfers are left to drain.
+func (d *daemon) controlHandler(ctx context.Context) http.Handler {
+	metrics := promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{})
+	return control.NewHandler(ctx, node{d}, d.substituter.Handler(), metrics, d.log)
+}
+
+func serve(server *http.Server, l net.Listener) error {
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// drain takes no more requests and waits for those under way, for a while.
+func (d *daemon) drain(servers []*http.Server) {
+	d.notify(systemd.SdNotifyStopping)
+	d.log.Info("stopping: letting transfers finish; a second signal stops at once", zap.Duration("atMost", drainTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	var group errgroup.Group
+	group.Go(func() error { return d.substituter.Drain(ctx) })
+	for _, server := range servers {
+		group.Go(func() error { return server.Shutdown(ctx) })
+	}
+	if err := group.Wait(); err != nil {
+		d.log.Warn("transfers were broken off", zap.Error(err))
+	}
+}
+
+func closeAll(servers []*http.Server) error {
+	var errs []error
+	for _, server := range servers {
+		errs = append(errs, server.Close())
+	}
+	return errors.Join(errs...)
+}

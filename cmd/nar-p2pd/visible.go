@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/internal/config"
+	"github.com/nar-p2p/nar-p2p/narstore/state"
+)
+
+// visible says in two sentences what others can see of a node.
+func visible(cfg *config.Config) (first, second string) {
+	private := cfg.Network != config.PublicNetwork
+	switch {
+	case cfg.Profile == config.ProfileOff:
+		return "No peer is contacted: only the upstreams see what is fetched.",
+			"Nothing is shared."
+	case cfg.Profile == config.ProfileConsume:
+		return fmt.Sprintf("Whoever is asked in the %s network sees this address and which packages it looks for.", cfg.Network),
+			"Nothing is shared or announced."
+	case cfg.Profile == config.ProfileLAN:
+		return "Machines on the local network can see which packages " + signed(cfg) + " this one holds and looks for.",
+			"Nothing is asked or announced beyond the local network."
+	case private && len(cfg.P2P.Allow) > 0:
+		return fmt.Sprintf("The %d peers of p2p.allow can see which packages %s this address holds and looks for.", len(cfg.P2P.Allow), signed(cfg)),
+			"Nobody else in network " + cfg.Network + " is answered."
+	case private:
+		return fmt.Sprintf("Whoever knows the name of network %s can see which packages %s this address holds and looks for.", cfg.Network, signed(cfg)),
+			"To answer your own peers only, list them in p2p.allow."
+	default:
+		return "Strangers can see that this address holds, and looks for, public packages: those " + signed(cfg) + ".",
+			"Unsigned and locally built paths never leave this machine. To share nothing: --profile=consume."
+	}
+}
+
+// signed names the keys whose paths are shared.
+func signed(cfg *config.Config) string {
+	names := make([]string, len(cfg.Share.PublicKeys))
+	for i, key := range cfg.Share.PublicKeys {
+		names[i], _, _ = strings.Cut(key, ":")
+	}
+	if len(names) == 0 {
+		return "signed by nobody"
+	}
+	return "signed by " + strings.Join(names, " or ")
+}
+
+// welcome tells the owner at the first start, and when the answer has changed,
+// what others can see.
+func welcome(cfg *config.Config, db *state.DB, log *zap.Logger) error {
+	bucket, key := db.Bucket("daemon"), []byte("welcome")
+	first, second := visible(cfg)
+	told, err := bucket.Get(key)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	if string(told) == first {
+		return nil
+	}
+	log.Info(first)
+	log.Info(second)
+	return bucket.Put(key, []byte(first), 0)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"net/http"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/nar-p2p/nar-p2p/internal/cachetest"
+	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"p2pctl": main})
+}
+
+// TestScripts runs testdata/*.txt. Their command "daemon" serves the control
+// API of a made-up node, with genuine records and NARs, on the socket where
+// p2pctl looks for it.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NAR_P2P_SOCKET", filepath.Join(env.WorkDir, "control.sock"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"daemon":   func(ts *testscript.TestScript, _ bool, args []string) { serve(t, ts, args) },
+			"exitcode": exitcode,
+		},
+	})
+}
+
+// exitcode wants "exitcode N COMMAND ARGS...".
+func exitcode(ts *testscript.TestScript, _ bool, args []string) {
+	codes := map[string]string{"1": "exit status 1", "2": "exit status 2", "3": "exit status 3", "4": "exit status 4", "5": "exit status 5"}
+	err := ts.Exec(args[1], args[2:]...)
+	if err == nil || err.Error() != codes[args[0]] {
+		ts.Fatalf("%v: %v, want %s", args[1:], err, codes[args[0]])
+	}
+}
+
+// serve starts the daemon. The argument "corrupt" flips a byte of every NAR,
+// "cut" ends it early, "long" adds a byte.
+func serve(t *testing.T, ts *testscript.TestScript, args []string) {
+	t.Helper()
+	log := zaptest.NewLogger(t)
+	l, err := control.Listen(context.Background(), ts.Getenv("NAR_P2P_SOCKET"), log)
+	ts.Check(err)
+	metrics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	server := &http.Server{
+		Handler:           control.NewHandler(context.Background(), node{}, cache(strings.Join(args, "")), metrics, log),
+		ReadHeaderTimeout: time.Minute,
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.Serve(l)
+	}()
+	ts.Defer(func() {
+		server.Close()
+		<-done
+	})
+}
+
+// cache serves the records and NARs of package cachetest.
+func cache(fault string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{narinfo}", func(w http.ResponseWriter, r *http.Request) {
+		text, err := fs.ReadFile(cachetest.FS, path.Join("narinfo", r.PathValue("narinfo")))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		info, err := narinfo.Parse(text)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		info.URL, info.Compression = narinfo.NARURL(info.StorePath.HashPart(), info.NARHash), "none"
+		w.Write(info.Bytes())
+	})
+	mux.HandleFunc("GET /nar/{nar}", func(w http.ResponseWriter, r *http.Request) {
+		part, _, _ := strings.Cut(r.PathValue("nar"), "-")
+		nar, err := fs.ReadFile(cachetest.FS, path.Join("nar", part+".nar"))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		switch fault {
+		case "corrupt":
+			nar[len(nar)/2] ^= 1
+		case "cut":
+			nar = nar[:len(nar)/2]
+		case "long":
+			nar = append(nar, 0)
+		}
+		w.Write(nar)
+	})
+	return mux
+}
+
+// node has one path that it shares, of those that have a NAR in package
+// cachetest, and knows of one peer.
+type node struct{}
+
+const (
+	sharedPart = "00bgd045z0d4icpbc2yyz4gx48ak44la"
+	peerID     = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+)
+
+func (node) Status() control.Status {
+	return control.Status{
+		Version: "1.2.3", Started: time.Now().Add(-time.Hour), Profile: "public", Network: "public",
+		Visible:     "strangers can see this.",
+		Substituter: "http://127.0.0.1:8460",
+		Store:       control.StoreStatus{Kind: "nix", Location: "/", Shareable: 17},
+		StateDir:    "/var/lib/nar-p2p",
+		P2P: &control.P2PStatus{
+			PeerID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
+			Connected: 3, Reachability: "private", Routing: "client", RoutingPeers: 120,
+			Announcing: &control.Announcing{Keys: 34, Waiting: 4},
+			Served:     &control.Served{Bytes: 3 << 20, Sessions: 5},
+		},
+		NARBytes:  map[string]uint64{"peer": 2 << 30, "upstream": 1023},
+		Upstreams: []control.UpstreamStatus{{URL: "https://cache.nixos.org"}},
+	}
+}
+
+func (node) Peers() ([]control.Peer, error) {
+	return []control.Peer{{
+		ID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461"}, Agent: "evil\x1b[2Jagent",
+		Exchange: true, LAN: true, LatencySeconds: 0.0123,
+	}}, nil
+}
+
+func (node) Provide(_ context.Context, paths []nix.StorePath) []error {
+	errs := make([]error, len(paths))
+	for i, path := range paths {
+		switch {
+		case path.HashPart().String() == sharedPart:
+		case path.IsDerivation():
+			errs[i] = errors.New("a derivation is never shared")
+		default:
+			errs[i] = narstore.ErrNotFound
+		}
+	}
+	return errs
+}
+
+func (n node) Withdraw(ctx context.Context, paths []nix.StorePath) []error {
+	return n.Provide(ctx, paths)
+}
+
+func (node) Find(_ context.Context, target control.Target) (*control.Found, iter.Seq[control.Provider], error) {
+	found := &control.Found{CID: "bafkreiexample"}
+	if !target.IsHash {
+		if target.Part.String() != sharedPart {
+			return nil, nil, narstore.ErrNotFound
+		}
+		found.StorePath, found.NARHash = "/nix/store/"+sharedPart+"-some-name", target.Hash.String()
+	}
+	return found, func(yield func(control.Provider) bool) {
+		if target.Hash == (nix.NARHash{}) {
+			yield(control.Provider{ID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461", "/dns4/evil\x1b[2J/tcp/1"}})
+		}
+	}, nil
+}

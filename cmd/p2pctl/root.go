@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nar-p2p/nar-p2p/internal/config"
+	"github.com/nar-p2p/nar-p2p/internal/control"
+)
+
+// socketEnv names the daemon's socket where --socket does not.
+const socketEnv = "NAR_P2P_SOCKET"
+
+// options are the flags that all subcommands have.
+type options struct {
+	socket string
+	json   bool
+}
+
+func newRoot() *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:   "p2pctl",
+		Short: "control a running nar-p2pd",
+		Long: "p2pctl asks a running nar-p2pd, the peer-to-peer binary cache for Nix, how it is, and tells it what to do.\n\n" +
+			exitCodes,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("no command: try %q or %q", "p2pctl status", "p2pctl --help")}
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
+	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
+	root.AddCommand(newStatus(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newFetch(o), newVersion(o))
+	return root
+}
+
+func (o *options) client() *control.Client {
+	if o.socket == "" {
+		o.socket = os.Getenv(socketEnv)
+	}
+	if o.socket != "" {
+		return control.NewClient([]string{o.socket})
+	}
+	return control.NewClient(config.ClientSockets(os.Environ()))
+}
+
+// printJSON writes v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// table returns a writer that aligns columns separated by tabs; it is to be
+// flushed.
+func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 4, 2, ' ', 0) }
+
+// printable keeps what peers wrote (their agent, names in addresses) from
+// moving the terminal's cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nar-p2p/nar-p2p/internal/control"
+)
+
+func newStatus(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "show how the node is, and what strangers can see of it",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := o.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(cmd.OutOrStdout(), status)
+			}
+			return printStatus(cmd.OutOrStdout(), &status)
+		},
+	}
+}
+
+func printStatus(w io.Writer, s *control.Status) error {
+	t := table(w)
+	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
+	row("profile", "%s, network %s", s.Profile, s.Network)
+	row("", "%s", s.Visible)
+	row("substituter", "%s", s.Substituter)
+	if s.Store.Kind == "none" {
+		row("store", "none: fetches only")
+	} else {
+		row("store", "%s at %s, %d paths to share", s.Store.Kind, s.Store.Location, s.Store.Shareable)
+	}
+	row("state", "%s", s.StateDir)
+	for _, u := range s.Upstreams {
+		row("upstream", "%s%s%s", u.URL, unless(!u.Private, ", private"), unless(u.Reachable, ", does not answer"))
+	}
+	row("fetched", "%s from peers, %s from upstreams", bytesText(s.NARBytes["peer"]), bytesText(s.NARBytes["upstream"]))
+	if s.P2P != nil {
+		printP2P(row, s.P2P)
+	}
+	return t.Flush()
+}
+
+func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) {
+	if p.Served != nil {
+		row("served", "%s in %d sessions", bytesText(uint64(p.Served.Bytes)), p.Served.Sessions)
+	}
+	row("peer ID", "%s", p.PeerID)
+	row("peers", "%d connected, reachability %s", p.Connected, p.Reachability)
+	row("DHT", "%s, %d nodes known", p.Routing, p.RoutingPeers)
+	if p.Announcing != nil {
+		row("announced", "%d of %d keys", p.Announcing.Keys-p.Announcing.Waiting, p.Announcing.Keys)
+	}
+	for _, address := range p.Addresses {
+		row("address", "%s", address)
+	}
+}
+
+func unless(not bool, text string) string {
+	if not {
+		return ""
+	}
+	return text
+}
+
+// bytesText writes a number of bytes with a binary unit.
+func bytesText(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/(1<<10), 0
+	for f >= 1<<10 {
+		f, unit = f/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[unit])
+}

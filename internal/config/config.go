@@ -1,0 +1,204 @@
+// Package config gathers the daemon's settings from, in rising order of
+// precedence: built-in defaults, one TOML file, environment variables
+// NAR_P2P_*, and flags.
+//
+// One table (settings.go) names every key with its kind, its check and its
+// text; the flags, the environment variables, the errors and
+// docs/configuration.md are made from it. A key that the table does not have
+// is an error, wherever it comes from.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Profile says how much of the network the node takes part in.
+type Profile string
+
+// The profiles, from least to most.
+const (
+	// ProfileOff starts no libp2p host at all.
+	ProfileOff Profile = "off"
+	// ProfileConsume asks peers, serves and announces nothing.
+	ProfileConsume Profile = "consume"
+	// ProfileLAN asks and serves peers on the local network only.
+	ProfileLAN Profile = "lan"
+	// ProfilePrivate asks and serves the peers of a named network.
+	ProfilePrivate Profile = "private"
+	// ProfilePublic asks and serves the public network.
+	ProfilePublic Profile = "public"
+)
+
+// PublicNetwork is the name of the network that is the public IPFS DHT.
+const PublicNetwork = "public"
+
+// The kinds of store that a node serves from.
+const (
+	StoreAuto  = "auto"
+	StoreNix   = "nix"
+	StoreCache = "cache"
+	StoreNone  = "none"
+)
+
+// CacheNixOSKey is the key of cache.nixos.org, the default for what is trusted
+// and for what is shared.
+const CacheNixOSKey = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
+
+// Config is every setting of the daemon, checked. settings.go documents them.
+type Config struct {
+	Profile     Profile
+	Network     string
+	StateDir    string
+	Log         Log
+	Store       Store
+	Substituter Substituter
+	P2P         P2P
+	Share       Share
+	Trust       Trust
+	Upstreams   []Upstream
+	Control     Control
+
+	// File is the TOML file that was read, or "".
+	File string
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string
+	Format string
+}
+
+// Store says where store paths are served from.
+type Store struct {
+	Kind         string
+	Dir          string
+	Root         string
+	RealDir      string
+	NixStateDir  string
+	DaemonSocket string
+	Cache        string
+}
+
+// Substituter is what Nix talks to.
+type Substituter struct {
+	Listen   string
+	Priority int
+	Deadline time.Duration
+	Hosts    []string
+}
+
+// P2P is what peers talk to. Addresses are multiaddrs in text form.
+type P2P struct {
+	Listen []string
+	// Bootstrap is nil where nothing was given, which is not the same as empty.
+	Bootstrap      []string
+	Peers          []string
+	Allow          []string
+	Infrastructure bool
+}
+
+// Share says which paths may leave the machine.
+type Share struct {
+	PublicKeys []string
+	Exclude    []string
+	// MaxNARSize is in bytes; 0 sets no limit.
+	MaxNARSize int64
+}
+
+// Trust says which signatures make a record count.
+type Trust struct {
+	PublicKeys []string
+	Threshold  int
+}
+
+// Upstream is one HTTP binary cache.
+type Upstream struct {
+	URL        string
+	PublicKeys []string
+	// Private marks a cache whose paths strangers are never asked for.
+	Private bool
+}
+
+// Control is the socket that p2pctl talks to.
+type Control struct {
+	Socket string
+}
+
+// defaults returns the settings of a node that nobody configured, but for the
+// profile and the paths, which depend on others (see finish).
+func defaults() *Config {
+	return &Config{
+		Network:     PublicNetwork,
+		Log:         Log{Level: "info", Format: "console"},
+		Store:       Store{Kind: StoreAuto, Dir: "/nix/store"},
+		Substituter: Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second},
+		P2P: P2P{Listen: []string{
+			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
+			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
+		}},
+		Share:     Share{PublicKeys: []string{CacheNixOSKey}},
+		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
+		Upstreams: []Upstream{{URL: "https://cache.nixos.org"}},
+	}
+}
+
+// finish fills in what follows from other settings and checks the
+// combinations.
+func (c *Config) finish(env environment) error {
+	if c.Profile == "" {
+		c.Profile = ProfilePublic
+		if c.Network != PublicNetwork {
+			c.Profile = ProfilePrivate
+		}
+	}
+	if c.StateDir == "" {
+		c.StateDir = stateDir(env)
+	}
+	if c.StateDir == "" {
+		return errors.New("state_dir: neither $STATE_DIRECTORY, $XDG_STATE_HOME nor $HOME says where state is kept: set it")
+	}
+	if c.Control.Socket == "" {
+		c.Control.Socket = controlSocket(env, c.StateDir)
+	}
+	return errors.Join(c.checkNetwork(), c.checkStore(), c.checkTrust())
+}
+
+func (c *Config) checkNetwork() error {
+	named := c.Network != PublicNetwork
+	switch {
+	case c.Profile == ProfilePrivate && !named:
+		return errors.New(`profile: "private" needs a named network: set network to a name of your own`)
+	case c.Profile == ProfilePublic && named:
+		return fmt.Errorf(`profile: "public" is for the public network, and network is %q: set profile to "private"`, c.Network)
+	}
+	return nil
+}
+
+func (c *Config) checkStore() error {
+	s := &c.Store
+	nixOnly := slices.ContainsFunc([]string{s.Root, s.RealDir, s.NixStateDir, s.DaemonSocket}, func(v string) bool { return v != "" })
+	switch {
+	case s.Kind == StoreCache && s.Cache == "":
+		return errors.New(`store.kind: "cache" needs store.cache, the directory of a binary cache`)
+	case s.Kind != StoreCache && s.Kind != StoreAuto && s.Cache != "":
+		return fmt.Errorf(`store.cache: is set, but store.kind is %q: set it to "cache"`, s.Kind)
+	case s.Cache != "" && nixOnly:
+		return errors.New("store.cache: is set beside settings of a Nix store: a node serves from one of them")
+	}
+	return nil
+}
+
+func (c *Config) checkTrust() error {
+	keys := slices.Clone(c.Trust.PublicKeys)
+	for _, u := range c.Upstreams {
+		keys = append(keys, u.PublicKeys...)
+	}
+	slices.Sort(keys)
+	if n := len(slices.Compact(keys)); c.Trust.Threshold > n {
+		return fmt.Errorf("trust.threshold: %d signatures are wanted, but only %d keys are trusted", c.Trust.Threshold, n)
+	}
+	return nil
+}

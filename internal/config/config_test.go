@@ -1,0 +1,262 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/nar-p2p/nar-p2p/internal/config"
+)
+
+const peerID = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+
+// load runs config.Load on the text of a file, on environment variables beside
+// HOME=/home/u, and on flags.
+func load(t *testing.T, file string, environ, args []string) (*config.Config, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	config.AddFlags(flags)
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(flags, append([]string{"HOME=/home/u", "XDG_RUNTIME_DIR=/run/user/1"}, environ...))
+}
+
+func TestDefaults(t *testing.T) {
+	got, err := load(t, "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &config.Config{
+		Profile:     config.ProfilePublic,
+		Network:     "public",
+		StateDir:    "/home/u/.local/state/nar-p2p",
+		Log:         config.Log{Level: "info", Format: "console"},
+		Store:       config.Store{Kind: "auto", Dir: "/nix/store"},
+		Substituter: config.Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second},
+		P2P: config.P2P{Listen: []string{
+			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
+			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
+		}},
+		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}},
+		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
+		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org"}},
+		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Load() of nothing (-want +got):\n%s", diff)
+	}
+}
+
+func TestEveryKeyFromFile(t *testing.T) {
+	const file = `
+profile = "private"
+network = "team-7"
+state_dir = "/var/lib/x"
+[log]
+level = "debug"
+format = "json"
+[store]
+kind = "nix"
+dir = "/nix/store"
+root = "/mnt"
+real_dir = "/mnt/elsewhere/store"
+nix_state_dir = "/mnt/elsewhere/var"
+daemon_socket = "/mnt/socket"
+[substituter]
+listen = "[::1]:0"
+priority = 10
+deadline = "1500ms"
+hosts = ["cache.lan"]
+[p2p]
+listen = ["/ip4/127.0.0.1/tcp/0"]
+bootstrap = ["/ip4/192.0.2.1/tcp/8461/p2p/` + peerID + `"]
+peers = ["/dns4/example.org/udp/8461/quic-v1/p2p/` + peerID + `"]
+allow = ["` + peerID + `"]
+infrastructure = true
+[share]
+public_keys = []
+exclude = ["linux-*"]
+max_nar_size = "64MiB"
+[trust]
+public_keys = ["` + config.CacheNixOSKey + `"]
+threshold = 1
+[[upstream]]
+url = "http://127.0.0.1:9"
+public_keys = ["` + config.CacheNixOSKey + `"]
+private = true
+[[upstream]]
+url = "https://cache.nixos.org"
+[control]
+socket = "/run/x/y.sock"
+`
+	got, err := load(t, file, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &config.Config{
+		Profile:  config.ProfilePrivate,
+		Network:  "team-7",
+		StateDir: "/var/lib/x",
+		Log:      config.Log{Level: "debug", Format: "json"},
+		Store: config.Store{
+			Kind: "nix", Dir: "/nix/store", Root: "/mnt", RealDir: "/mnt/elsewhere/store",
+			NixStateDir: "/mnt/elsewhere/var", DaemonSocket: "/mnt/socket",
+		},
+		Substituter: config.Substituter{Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}},
+		P2P: config.P2P{
+			Listen:         []string{"/ip4/127.0.0.1/tcp/0"},
+			Bootstrap:      []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
+			Peers:          []string{"/dns4/example.org/udp/8461/quic-v1/p2p/" + peerID},
+			Allow:          []string{peerID},
+			Infrastructure: true,
+		},
+		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20},
+		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
+		Upstreams: []config.Upstream{
+			{URL: "http://127.0.0.1:9", PublicKeys: []string{config.CacheNixOSKey}, Private: true},
+			{URL: "https://cache.nixos.org"},
+		},
+		Control: config.Control{Socket: "/run/x/y.sock"},
+		File:    got.File,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Load() (-want +got):\n%s", diff)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	const file = "[substituter]\npriority = 1\nlisten = \"127.0.0.1:1\"\ndeadline = \"1s\"\n[share]\nexclude = [\"a\"]\n"
+	got, err := load(t, file,
+		[]string{"NAR_P2P_SUBSTITUTER_LISTEN=127.0.0.1:2", "NAR_P2P_SUBSTITUTER_DEADLINE=2s", "NAR_P2P_SHARE_EXCLUDE=b c,d", "NAR_P2P_SOCKET=/s"},
+		[]string{"--substituter-deadline=3s", "--upstream=http://a.example", "--upstream=http://b.example http://c.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Substituter{Listen: "127.0.0.1:2", Priority: 1, Deadline: 3 * time.Second}, got.Substituter); diff != "" {
+		t.Errorf("substituter (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"b", "c", "d"}, got.Share.Exclude); diff != "" {
+		t.Errorf("share.exclude (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]config.Upstream{{URL: "http://a.example"}, {URL: "http://b.example"}, {URL: "http://c.example"}}, got.Upstreams); diff != "" {
+		t.Errorf("upstream (-want +got):\n%s", diff)
+	}
+}
+
+func TestDerived(t *testing.T) {
+	tests := map[string]struct {
+		environ, args []string
+		profile       config.Profile
+		state, socket string
+		upstreams     int
+	}{
+		"named network is private": {
+			args: []string{"--network=team"}, profile: config.ProfilePrivate,
+			state: "/home/u/.local/state/nar-p2p", socket: "/run/user/1/nar-p2p/control.sock", upstreams: 1,
+		},
+		"named network, fetching only": {
+			args: []string{"--network=team", "--profile=consume"}, profile: config.ProfileConsume,
+			state: "/home/u/.local/state/nar-p2p", socket: "/run/user/1/nar-p2p/control.sock", upstreams: 1,
+		},
+		"systemd's directories": {
+			environ: []string{"STATE_DIRECTORY=/var/lib/nar-p2p:/other", "RUNTIME_DIRECTORY=/run/nar-p2p"}, profile: config.ProfilePublic,
+			state: "/var/lib/nar-p2p", socket: "/run/nar-p2p/control.sock", upstreams: 1,
+		},
+		"relative XDG directories are ignored": {
+			environ: []string{"XDG_STATE_HOME=state"}, profile: config.ProfilePublic,
+			state: "/home/u/.local/state/nar-p2p", socket: "/run/user/1/nar-p2p/control.sock", upstreams: 1,
+		},
+		"an empty list": {
+			environ: []string{"NAR_P2P_UPSTREAM="}, args: []string{"--state-dir=/s"}, profile: config.ProfilePublic,
+			state: "/s", socket: "/run/user/1/nar-p2p/control.sock", upstreams: 0,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := load(t, "", tt.environ, tt.args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Profile != tt.profile || got.StateDir != tt.state || got.Control.Socket != tt.socket || len(got.Upstreams) != tt.upstreams {
+				t.Errorf("Load() = profile %s, state %s, socket %s, upstreams %v", got.Profile, got.StateDir, got.Control.Socket, got.Upstreams)
+			}
+		})
+	}
+}
+
+// TestErrors wants the key, the value and the reason in every error.
+func TestErrors(t *testing.T) {
+	tests := map[string]struct {
+		file          string
+		environ, args []string
+		want          string
+	}{
+		"unknown key":             {file: "[p2p]\nlisten_on = []", want: `config.toml: unknown key "p2p.listen_on": did you mean "p2p.listen"?`},
+		"unknown table":           {file: "[peer]\nallow = []", want: `unknown key "peer.allow": did you mean "p2p.allow"?`},
+		"unknown upstream key":    {file: "[[upstream]]\nuri = 'http://x.example'", want: `upstream: number 1: unknown key "uri": did you mean "url"?`},
+		"upstream without url":    {file: "[[upstream]]\nprivate = true", want: `upstream: number 1: url is missing`},
+		"unknown variable":        {environ: []string{"NAR_P2P_PROFIL=off"}, want: "unknown environment variable NAR_P2P_PROFIL: did you mean NAR_P2P_PROFILE?"},
+		"broken TOML":             {file: "profile = ", want: "config.toml: toml:"},
+		"no such file":            {args: []string{"--config=/does/not/exist"}, want: "/does/not/exist: no such file"},
+		"wrong type":              {file: "network = 3", want: "config.toml: network: 3: is not text"},
+		"value for a table":       {file: "log = 'debug'", want: `unknown key "log"`},
+		"profile":                 {args: []string{"--profile=open"}, want: `--profile: "open": is not one of off, consume, lan, private, public`},
+		"network name":            {args: []string{"--network=My Net"}, want: `--network: "My Net": is not 1 to 32 characters`},
+		"long network name":       {args: []string{"--network=" + strings.Repeat("a", 33)}, want: `is not 1 to 32 characters`},
+		"private without network": {args: []string{"--profile=private"}, want: `"private" needs a named network`},
+		"public with network":     {args: []string{"--profile=public", "--network=team"}, want: `network is "team"`},
+		"store dir":               {args: []string{"--store-dir=/gnu/store"}, want: `--store-dir: "/gnu/store": must be /nix/store, because signatures are made over it`},
+		"relative path":           {args: []string{"--store-root=mnt"}, want: `--store-root: "mnt": is not an absolute path`},
+		"cache without directory": {args: []string{"--store-kind=cache"}, want: `store.kind: "cache" needs store.cache`},
+		"directory without cache": {args: []string{"--store-kind=nix", "--store-cache=/c"}, want: `store.cache: is set, but store.kind is "nix"`},
+		"cache and root":          {args: []string{"--store-root=/r", "--store-cache=/c"}, want: `store.cache: is set beside settings of a Nix store`},
+		"listen":                  {environ: []string{"NAR_P2P_SUBSTITUTER_LISTEN=8460"}, want: `$NAR_P2P_SUBSTITUTER_LISTEN: "8460": is not HOST:PORT`},
+		"port":                    {args: []string{"--substituter-listen=127.0.0.1:99999"}, want: `port "99999" is not a number from 0 to 65535`},
+		"priority":                {file: "[substituter]\npriority = -1", want: "substituter.priority: -1: is not between 0 and 1000"},
+		"deadline without unit":   {file: "[substituter]\ndeadline = 5", want: "substituter.deadline: 5: is not a duration with its unit"},
+		"deadline":                {args: []string{"--substituter-deadline=10m"}, want: `"10m": is not between 100ms and 1m0s`},
+		"multiaddr":               {args: []string{"--p2p-listen=127.0.0.1:1"}, want: `--p2p-listen: "127.0.0.1:1": is not a multiaddr`},
+		"bootstrap without peer":  {args: []string{"--p2p-bootstrap=/ip4/127.0.0.1/tcp/1"}, want: `does not end in /p2p/<peer ID>`},
+		"infrastructure":          {args: []string{"--p2p-infrastructure=maybe"}, want: "--p2p-infrastructure: maybe: is neither true nor false"},
+		"host name":               {args: []string{"--substituter-hosts=http://a"}, want: `--substituter-hosts: "http://a": is not a host name`},
+		"peer ID":                 {args: []string{"--p2p-allow=bob"}, want: `--p2p-allow: "bob": is not a peer ID`},
+		"public key":              {args: []string{"--share-public-keys=a:b"}, want: `--share-public-keys: "a:b": narinfo: public key`},
+		"glob":                    {args: []string{"--share-exclude=[a"}, want: `--share-exclude: "[a": is not a pattern`},
+		"size unit":               {args: []string{"--share-max-nar-size=64MB"}, want: `"64MB": is not a size in B, KiB, MiB, GiB or TiB`},
+		"size overflow":           {args: []string{"--share-max-nar-size=99999999TiB"}, want: `is too large`},
+		"threshold":               {args: []string{"--trust-threshold=2"}, want: `trust.threshold: 2 signatures are wanted, but only 1 keys are trusted`},
+		"no trusted key":          {args: []string{"--trust-public-keys="}, want: `trust.threshold: 1 signatures are wanted, but only 0 keys`},
+		"upstream scheme":         {args: []string{"--upstream=s3://bucket"}, want: `url: "s3://bucket": is not an http:// or https:// URL`},
+		"long socket path":        {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `is longer than 106 bytes`},
+		"no home":                 {environ: []string{"HOME="}, want: "state_dir: neither"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := load(t, tt.file, tt.environ, tt.args)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Load() = %v, %v, want an error with %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestClientSockets(t *testing.T) {
+	got := config.ClientSockets([]string{"HOME=/home/u", "XDG_RUNTIME_DIR=/run/user/1"})
+	want := []string{"/run/user/1/nar-p2p/control.sock", "/run/nar-p2p/control.sock", "/home/u/.local/state/nar-p2p/control.sock"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ClientSockets() (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,108 @@
+package config
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+//go:generate go test -run=TestDocumentation -update .
+
+var update = flag.Bool("update", false, "rewrite docs/configuration.md")
+
+// TestDocumentation holds docs/configuration.md to the table of settings.
+func TestDocumentation(t *testing.T) {
+	const file = "../../docs/configuration.md"
+	want := documentation()
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/configuration.md is out of date, run go generate ./internal/config (-want +got):\n%s", diff)
+	}
+}
+
+const introduction = `<!-- Generated from internal/config/settings.go by "go generate ./internal/config". -->
+# Configuration
+
+` + "`nar-p2pd`" + ` needs no configuration. Its settings come from four places; a later one wins:
+
+1. the defaults below,
+2. one TOML file: the one named by ` + "`--config`" + ` or ` + "`$NAR_P2P_CONFIG`" + `, else the first that exists of
+   ` + "`$XDG_CONFIG_HOME/nar-p2p/config.toml`" + ` (` + "`~/.config/nar-p2p/config.toml`" + `) and ` + "`/etc/nar-p2p/config.toml`" + `,
+3. environment variables,
+4. flags.
+
+A key that is not listed here is an error, in the file as in the environment. In environment variables the items of a list
+are separated by blanks or commas; a flag for a list may be repeated, and an empty value makes the list empty. A list that is given
+replaces the default, it does not add to it. Sizes are bytes with an optional unit (B, KiB, MiB, GiB, TiB); durations
+have units (` + "`500ms`, `5s`" + `); paths are absolute.
+
+`
+
+const upstreamSection = `
+## Upstreams
+
+Each upstream is a table of the list ` + "`upstream`" + `, in the order in which they are asked:
+
+` + "```toml" + `
+[[upstream]]
+url = "https://cache.nixos.org"
+
+[[upstream]]
+url = "https://user:password@cache.example.org"
+public_keys = ["example-1:…"]
+private = true
+` + "```" + `
+
+| key | meaning |
+| --- | --- |
+| ` + "`url`" + ` | The cache's http or https URL. |
+| ` + "`public_keys`" + ` | Keys of the cache's own, trusted beside ` + "`trust.public_keys`" + `. They make the cache private. |
+| ` + "`private`" + ` | Strangers are never asked for a path that is known only from here. Default ` + "`false`" + `; a cache with credentials or keys of its own is always private. |
+`
+
+func documentation() string {
+	var b strings.Builder
+	b.WriteString(introduction)
+	table := ""
+	for _, s := range settings(defaults()) {
+		section, _, nested := strings.Cut(s.name, ".")
+		if nested && section != table {
+			table = section
+			fmt.Fprintf(&b, "## [%s]\n\n", table)
+		}
+		if !nested && table != "" {
+			table = ""
+			fmt.Fprintf(&b, "## %s\n\n", s.name)
+		}
+		fmt.Fprintf(&b, "### `%s`\n\n%s\n\n", s.name, s.doc)
+		fmt.Fprintf(&b, "- %s, default %s\n", s.kind(), defaultText(s))
+		fmt.Fprintf(&b, "- `$%s`, `--%s`\n\n", s.env(), s.flag())
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n" + upstreamSection
+}
+
+func defaultText(s setting) string {
+	given := s.texts()
+	switch {
+	case len(given) > 0:
+		return "`" + strings.Join(given, "`, `") + "`"
+	case s.unset != "":
+		return s.unset
+	case s.isList():
+		return "empty"
+	default:
+		return "unset"
+	}
+}

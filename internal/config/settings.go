@@ -1,0 +1,165 @@
+package config
+
+import "strings"
+
+// envPrefix begins every environment variable of the daemon.
+const envPrefix = "NAR_P2P_"
+
+// setting is one key of the configuration.
+type setting struct {
+	// name is the key in TOML, with dots between tables.
+	name string
+	value
+	// doc is one or more sentences for the documentation; its first sentence
+	// is the flag's help.
+	doc string
+	// unset says, for the documentation, what holds where there is no value.
+	unset string
+}
+
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.name, ".", "_"))
+}
+
+func (s setting) flag() string {
+	return strings.NewReplacer(".", "-", "_", "-").Replace(s.name)
+}
+
+func (s setting) isList() bool { return strings.HasPrefix(s.kind(), "list") }
+
+// summary is the first sentence of the documentation, without markup.
+func (s setting) summary() string {
+	first, _, _ := strings.Cut(s.doc, ". ")
+	return strings.ReplaceAll(strings.TrimSuffix(first, "."), "`", "") + "."
+}
+
+// settings returns the table of all keys, bound to the fields of c.
+func settings(c *Config) []setting {
+	return []setting{
+		{
+			name: "profile", value: oneOf((*string)(&c.Profile), "off", "consume", "lan", "private", "public"),
+			doc: "How much of the network the node takes part in. " +
+				"`off`: no peers at all. `consume`: asks peers, serves and announces nothing. `lan`: only peers on the local network, no DHT. " +
+				"`private`: the peers of a named network. `public`: the public IPFS DHT.",
+			unset: "`public`, or `private` where `network` is a name",
+		},
+		{
+			name: "network", value: text(&c.Network, checkNetworkName),
+			doc: "The network to join: `public`, or the name of a private one (1 to 32 characters of `a-z`, `0-9`, `-`). " +
+				"Nodes meet only in a network of the same name; a private one has its own DHT.",
+		},
+		{
+			name: "state_dir", value: text(&c.StateDir, checkAbsolute),
+			doc:   "Where the node keeps its identity key and its database. All but the key can be rebuilt.",
+			unset: "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nar-p2p`, else `~/.local/state/nar-p2p`",
+		},
+		{
+			name: "log.level", value: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
+			doc: "The least severe messages to log. libp2p is logged from `warn` on, or from `debug` where this is `debug`.",
+		},
+		{
+			name: "log.format", value: oneOf(&c.Log.Format, "console", "json"),
+			doc: "How messages are written to standard error.",
+		},
+		{
+			name: "store.kind", value: oneOf(&c.Store.Kind, StoreAuto, StoreNix, StoreCache, StoreNone),
+			doc: "Where store paths are served from. `nix`: a Nix store. `cache`: the binary cache in `store.cache`. " +
+				"`none`: nowhere, the node only fetches. `auto`: `store.cache` where it is set, else the Nix store where there is one, else `none`.",
+		},
+		{
+			name: "store.dir", value: text(&c.Store.Dir, checkStoreDir),
+			doc: "The logical store directory. Only `/nix/store` is possible: signatures are made over it. " +
+				"For a store that lies elsewhere on the disk see `store.root` and `store.real_dir`.",
+		},
+		{
+			name: "store.root", value: text(&c.Store.Root, checkAbsolute),
+			doc: "Where the store's file system lies, as in Nix's `local?root=DIR`: its files are in `DIR/nix/store`.", unset: "`/`",
+		},
+		{
+			name: "store.real_dir", value: text(&c.Store.RealDir, checkAbsolute),
+			doc: "Where the store's files really lie.", unset: "`nix/store` below `store.root`",
+		},
+		{
+			name: "store.nix_state_dir", value: text(&c.Store.NixStateDir, checkAbsolute),
+			doc: "Nix's own state directory, with `db/db.sqlite`.", unset: "`nix/var/nix` below `store.root`",
+		},
+		{
+			name: "store.daemon_socket", value: text(&c.Store.DaemonSocket, checkAbsolute),
+			doc:   "The Nix daemon's socket, asked where the database cannot be read.",
+			unset: "`daemon-socket/socket` in the Nix state directory",
+		},
+		{
+			name: "store.cache", value: text(&c.Store.Cache, checkAbsolute),
+			doc: "A directory that is a binary cache, as `nix copy --to file://DIR` makes it.",
+		},
+		{
+			name: "substituter.listen", value: text(&c.Substituter.Listen, checkHostPort),
+			doc: "The TCP address on which Nix reaches the node. Port 0 picks a free one. A socket passed by systemd takes its place.",
+		},
+		{
+			name: "substituter.priority", value: number(&c.Substituter.Priority, 0, 1000),
+			doc: "The priority told to Nix, which asks the substituter with the lowest number first. cache.nixos.org has 40.",
+		},
+		{
+			name: "substituter.deadline", value: duration(&c.Substituter.Deadline, 100_000_000, 60_000_000_000),
+			doc: "How long a narinfo may take in all before Nix is told that there is none.",
+		},
+		{
+			name: "substituter.hosts", value: list(&c.Substituter.Hosts, checkHostName),
+			doc: "Further names under which clients may address the substituter, where others than this machine use it. " +
+				"`localhost` and the address that was connected to always work; every other name is refused, against DNS rebinding.",
+		},
+		{
+			name: "p2p.listen", value: list(&c.P2P.Listen, checkMultiaddr),
+			doc: "The multiaddrs on which peers reach the node. Port 0 picks a free one.",
+		},
+		{
+			name: "p2p.bootstrap", value: list(&c.P2P.Bootstrap, checkPeerAddr),
+			doc:   "Multiaddrs, with peer IDs, of the nodes through which to join the DHT.",
+			unset: "the bootstrap nodes of the IPFS DHT in the public network (an empty list: none), none in a named one",
+		},
+		{
+			name: "p2p.peers", value: list(&c.P2P.Peers, checkPeerAddr),
+			doc: "Multiaddrs, with peer IDs, of peers to stay connected to.",
+		},
+		{
+			name: "p2p.allow", value: list(&c.P2P.Allow, checkPeerID),
+			doc: "Peer IDs of one's own people. In a named network only these peers are talked to, where any are listed. " +
+				"In the public network these are not strangers: they are asked first, and also for paths that strangers are not asked for.",
+		},
+		{
+			name: "p2p.infrastructure", value: boolean(&c.P2P.Infrastructure),
+			doc: "Whether the node has a public address and helps others to connect: it is a server of the DHT, relays for nodes behind NATs, and tells them how reachable they are.",
+		},
+		{
+			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),
+			doc: "Only paths with a valid signature of one of these keys leave the machine, and only these are asked of strangers. " +
+				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds.",
+		},
+		{
+			name: "share.exclude", value: list(&c.Share.Exclude, checkGlob),
+			doc: "Patterns of names (what follows the hash part) that never leave the machine, such as `linux-firmware-*`.",
+		},
+		{
+			name: "share.max_nar_size", value: size(&c.Share.MaxNARSize),
+			doc: "The largest NAR that is shared, such as `512MiB`.", unset: "no limit of its own",
+		},
+		{
+			name: "trust.public_keys", value: list(&c.Trust.PublicKeys, checkPublicKey),
+			doc: "The keys whose signatures make a record count. List here what Nix's `trusted-public-keys` lists.",
+		},
+		{
+			name: "trust.threshold", value: number(&c.Trust.Threshold, 1, 100),
+			doc: "How many different trusted keys must have signed a record.",
+		},
+		{
+			name: "upstream", value: upstreams{&c.Upstreams},
+			doc: "The HTTP binary caches to ask. In the file each is a table `[[upstream]]`, see below; elsewhere a list of URLs.",
+		},
+		{
+			name: "control.socket", value: text(&c.Control.Socket, checkSocket),
+			doc:   "The unix socket for `p2pctl`.",
+			unset: "`$RUNTIME_DIRECTORY/control.sock`, else `$XDG_RUNTIME_DIR/nar-p2p/control.sock`, else `/run/nar-p2p/control.sock` for root, else `control.sock` in `state_dir`",
+		},
+	}
+}

@@ -1,0 +1,307 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// value is a field of Config together with how it is read and checked.
+type value interface {
+	// set takes what a TOML file holds, or the text (for lists: texts) of an
+	// environment variable or flag.
+	set(v any) error
+	// texts gives the field as it would be written in an environment variable,
+	// one element per item of a list.
+	texts() []string
+	// kind names the form of the value for the documentation.
+	kind() string
+}
+
+type textValue struct {
+	field *string
+	check func(string) error
+	form  string
+}
+
+func text(field *string, check func(string) error) value {
+	return textValue{field, check, "text"}
+}
+
+func oneOf(field *string, words ...string) value {
+	return textValue{field, func(s string) error {
+		if !slices.Contains(words, s) {
+			return fmt.Errorf("is not one of %s", strings.Join(words, ", "))
+		}
+		return nil
+	}, "one of `" + strings.Join(words, "`, `") + "`"}
+}
+
+func (t textValue) set(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%v: is not text", v)
+	}
+	if err := t.check(s); err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	}
+	*t.field = s
+	return nil
+}
+
+func (t textValue) texts() []string {
+	if *t.field == "" {
+		return nil
+	}
+	return []string{*t.field}
+}
+
+func (t textValue) kind() string { return t.form }
+
+// maxItems bounds every list.
+const maxItems = 1000
+
+type listValue struct {
+	field *[]string
+	check func(string) error
+}
+
+func list(field *[]string, check func(string) error) value { return listValue{field, check} }
+
+func (l listValue) set(v any) error {
+	items, err := itemsOf(v)
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if err := l.check(item); err != nil {
+			return fmt.Errorf("%q: %w", item, err)
+		}
+	}
+	*l.field = items
+	return nil
+}
+
+// itemsOf splits texts at blanks and commas, which no item can contain. A list
+// that is given replaces the default, and an empty one leaves nothing.
+func itemsOf(v any) ([]string, error) {
+	items := []string{}
+	switch v := v.(type) {
+	case string:
+		items = append(items, strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(", \t\n", r) })...)
+	case []string:
+		for _, s := range v {
+			more, _ := itemsOf(s)
+			items = append(items, more...)
+		}
+	case []any:
+		for _, item := range v {
+			s, ok := item.(string)
+			if !ok {
+				return nil, fmt.Errorf("%v: is not text", item)
+			}
+			items = append(items, s)
+		}
+	default:
+		return nil, fmt.Errorf("%v: is not a list", v)
+	}
+	if len(items) > maxItems {
+		return nil, fmt.Errorf("has %d items, more than %d", len(items), maxItems)
+	}
+	return items, nil
+}
+
+func (l listValue) texts() []string { return *l.field }
+func (l listValue) kind() string    { return "list" }
+
+type numberValue struct {
+	field    *int
+	min, max int
+}
+
+func number(field *int, least, most int) value { return numberValue{field, least, most} }
+
+func (n numberValue) set(v any) error {
+	i, err := strconv.Atoi(fmt.Sprint(v))
+	if err != nil {
+		return fmt.Errorf("%v: is not a whole number", v)
+	}
+	if i < n.min || i > n.max {
+		return fmt.Errorf("%d: is not between %d and %d", i, n.min, n.max)
+	}
+	*n.field = i
+	return nil
+}
+
+func (n numberValue) texts() []string { return []string{strconv.Itoa(*n.field)} }
+func (n numberValue) kind() string    { return fmt.Sprintf("number from %d to %d", n.min, n.max) }
+
+type booleanValue struct{ field *bool }
+
+func boolean(field *bool) value { return booleanValue{field} }
+
+func (b booleanValue) set(v any) error {
+	parsed, err := strconv.ParseBool(fmt.Sprint(v))
+	if err != nil {
+		return fmt.Errorf("%v: is neither true nor false", v)
+	}
+	*b.field = parsed
+	return nil
+}
+
+func (b booleanValue) texts() []string { return []string{strconv.FormatBool(*b.field)} }
+func (b booleanValue) kind() string    { return "`true` or `false`" }
+
+type durationValue struct {
+	field    *time.Duration
+	min, max time.Duration
+}
+
+func duration(field *time.Duration, least, most time.Duration) value {
+	return durationValue{field, least, most}
+}
+
+func (d durationValue) set(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%v: is not a duration with its unit, such as \"5s\"", v)
+	}
+	parsed, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%q: is not a duration such as \"5s\"", s)
+	}
+	if parsed < d.min || parsed > d.max {
+		return fmt.Errorf("%q: is not between %v and %v", s, d.min, d.max)
+	}
+	*d.field = parsed
+	return nil
+}
+
+func (d durationValue) texts() []string { return []string{d.field.String()} }
+func (d durationValue) kind() string    { return fmt.Sprintf("duration from %v to %v", d.min, d.max) }
+
+type sizeValue struct{ field *int64 }
+
+func size(field *int64) value { return sizeValue{field} }
+
+func (z sizeValue) set(v any) error {
+	s := fmt.Sprint(v)
+	n, err := parseSize(s)
+	if err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	}
+	*z.field = n
+	return nil
+}
+
+// parseSize parses a number of bytes with an optional binary unit.
+func parseSize(s string) (int64, error) {
+	digits := strings.TrimRight(s, " BKMGTi")
+	var shift uint
+	switch strings.TrimSpace(s[len(digits):]) {
+	case "", "B":
+	case "KiB":
+		shift = 10
+	case "MiB":
+		shift = 20
+	case "GiB":
+		shift = 30
+	case "TiB":
+		shift = 40
+	default:
+		return 0, errors.New("is not a size in B, KiB, MiB, GiB or TiB")
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil {
+		return 0, errors.New("is not a size such as \"64MiB\"")
+	}
+	if n > math.MaxInt64>>shift {
+		return 0, errors.New("is too large")
+	}
+	return int64(n) << shift, nil
+}
+
+func (z sizeValue) texts() []string {
+	if *z.field == 0 {
+		return nil
+	}
+	return []string{strconv.FormatInt(*z.field, 10)}
+}
+
+func (z sizeValue) kind() string { return "size" }
+
+type upstreams struct{ field *[]Upstream }
+
+func (u upstreams) set(v any) error {
+	tables, ok := v.([]any)
+	if !ok || len(tables) > 0 && isText(tables[0]) {
+		urls, err := itemsOf(v)
+		if err != nil {
+			return err
+		}
+		tables = make([]any, len(urls))
+		for i, url := range urls {
+			tables[i] = map[string]any{"url": url}
+		}
+	}
+	if len(tables) > maxItems {
+		return fmt.Errorf("has %d items, more than %d", len(tables), maxItems)
+	}
+	parsed := make([]Upstream, len(tables))
+	for i, item := range tables {
+		table, ok := item.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%v: is not a table [[upstream]]", item)
+		}
+		if err := parsed[i].set(table); err != nil {
+			return fmt.Errorf("number %d: %w", i+1, err)
+		}
+	}
+	*u.field = parsed
+	return nil
+}
+
+func isText(v any) bool {
+	_, ok := v.(string)
+	return ok
+}
+
+// set reads the keys of one [[upstream]] table.
+func (u *Upstream) set(table map[string]any) error {
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		v := table[key]
+		var err error
+		switch key {
+		case "url":
+			err = text(&u.URL, checkURL).set(v)
+		case "public_keys":
+			err = list(&u.PublicKeys, checkPublicKey).set(v)
+		case "private":
+			err = boolean(&u.Private).set(v)
+		default:
+			return fmt.Errorf("unknown key %q: did you mean %q?", key, nearest(key, []string{"url", "public_keys", "private"}))
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if u.URL == "" {
+		return errors.New("url is missing")
+	}
+	return nil
+}
+
+func (u upstreams) texts() []string {
+	urls := make([]string, len(*u.field))
+	for i, up := range *u.field {
+		urls[i] = up.URL
+	}
+	return urls
+}
+
+func (u upstreams) kind() string { return "list of tables" }

@@ -1,0 +1,184 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+)
+
+const (
+	// maxPaths bounds one request; p2pctl splits longer lists.
+	maxPaths = 1000
+	// maxBody has room for maxPaths store paths.
+	maxBody = maxPaths * 300
+	// findTimeout is how long providers are looked for. A lookup that finds
+	// nothing takes about a second, one on bad links some ten.
+	findTimeout = time.Minute
+	// actionTimeout bounds every other request but those to the cache.
+	actionTimeout = time.Minute
+)
+
+// Node is the running daemon.
+type Node interface {
+	Status() Status
+	Peers() ([]Peer, error)
+	// Provide shares paths, also such as were withdrawn, and announces them. It
+	// returns an error or nil for each, in their order.
+	Provide(ctx context.Context, paths []nix.StorePath) []error
+	// Withdraw stops sharing paths until they are provided again.
+	Withdraw(ctx context.Context, paths []nix.StorePath) []error
+	// Find resolves the target and returns the providers as they turn up,
+	// until there are no more or ctx ends.
+	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
+}
+
+// NewHandler serves the control API for node; cache and metrics are served
+// below their paths. When ctx ends so do the requests to node, but not those to
+// the cache: transfers are drained.
+func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log *zap.Logger) http.Handler {
+	h := &handler{node: node, log: log.Named("control")}
+	api := http.NewServeMux()
+	api.HandleFunc("GET /v1/status", h.answer(func(*http.Request) (any, error) { return node.Status(), nil }))
+	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
+	api.HandleFunc("POST /v1/provide", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Provide) }))
+	api.HandleFunc("POST /v1/withdraw", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Withdraw) }))
+	api.HandleFunc("GET /v1/find", h.find)
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", endWith(ctx, api))
+	mux.Handle("/cache/", http.StripPrefix("/cache", cache))
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// endWith ends requests to h when ctx ends.
+func endWith(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		request, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		h.ServeHTTP(w, r.WithContext(request))
+	})
+}
+
+type handler struct {
+	node Node
+	log  *zap.Logger
+}
+
+// answer makes a handler that writes what f returns as JSON.
+func (h *handler) answer(f func(r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), actionTimeout)
+		defer cancel()
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		v, err := f(r.WithContext(ctx))
+		if err != nil {
+			h.refuse(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		h.write(w, r, v)
+	}
+}
+
+// write encodes v as one line. An error means that the client has gone.
+func (h *handler) write(w http.ResponseWriter, r *http.Request, v any) {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		h.log.Debug("answer not delivered", zap.String("path", r.URL.Path), zap.Error(err))
+	}
+}
+
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	refusal := asError(err)
+	h.log.Debug("refused", zap.String("path", r.URL.Path), zap.Int("status", refusal.Status), zap.Error(err))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(refusal.Status)
+	h.write(w, r, refusal)
+}
+
+func asError(err error) *Error {
+	if refusal, ok := errors.AsType[*Error](err); ok {
+		return refusal
+	}
+	if errors.Is(err, narstore.ErrNotFound) {
+		return &Error{Status: http.StatusNotFound, Message: err.Error()}
+	}
+	return &Error{Status: http.StatusInternalServerError, Message: err.Error()}
+}
+
+func badRequest(format string, args ...any) error {
+	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
+}
+
+// forPaths does do for the paths of a PathsRequest.
+func forPaths(r *http.Request, do func(context.Context, []nix.StorePath) []error) (*PathsResponse, error) {
+	var request PathsRequest
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		return nil, badRequest("request: %v", err)
+	}
+	if len(request.Paths) > maxPaths {
+		return nil, badRequest("%d paths in one request are more than %d", len(request.Paths), maxPaths)
+	}
+	paths := make([]nix.StorePath, len(request.Paths))
+	for i, text := range request.Paths {
+		path, err := nix.ParseStorePath(text)
+		if err != nil {
+			return nil, badRequest("%v", err)
+		}
+		paths[i] = path
+	}
+	response := &PathsResponse{Results: make([]PathResult, len(paths))}
+	for i, err := range do(r.Context(), paths) {
+		result := PathResult{Path: paths[i].String()}
+		if err != nil {
+			result.Error = err.Error()
+			result.NotFound = errors.Is(err, narstore.ErrNotFound)
+		}
+		response.Results[i] = result
+	}
+	return response, nil
+}
+
+func (h *handler) find(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), findTimeout)
+	defer cancel()
+	target, err := ParseTarget(r.URL.Query().Get("target"))
+	if err != nil {
+		h.refuse(w, r, badRequest("%v", err))
+		return
+	}
+	found, providers, err := h.node.Find(ctx, target)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	lines := json.NewEncoder(w)
+	flush := http.NewResponseController(w).Flush
+	send := func(event FindEvent) bool { return lines.Encode(event) == nil && flush() == nil }
+	if !send(FindEvent{Found: found}) {
+		return
+	}
+	for provider := range providers {
+		if !send(FindEvent{Provider: &provider}) {
+			return
+		}
+	}
+	last := FindEvent{Done: true}
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		last = FindEvent{Error: &Error{Status: http.StatusGatewayTimeout, Message: fmt.Sprintf("the search was ended after %v", findTimeout)}}
+	case ctx.Err() != nil:
+		last = FindEvent{Error: &Error{Status: http.StatusServiceUnavailable, Message: "nar-p2pd is stopping"}}
+	}
+	send(last)
+}

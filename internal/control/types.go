@@ -1,0 +1,169 @@
+// Package control is how p2pctl talks to a running nar-p2pd: HTTP with JSON
+// over a unix socket.
+//
+//	GET  /v1/status           Status
+//	GET  /v1/peers            []Peer
+//	POST /v1/provide          PathsRequest, PathsResponse
+//	POST /v1/withdraw         PathsRequest, PathsResponse
+//	GET  /v1/find?target=...  lines of FindEvent (application/x-ndjson)
+//	GET  /cache/...           the substituter, as on its TCP port
+//	GET  /metrics             Prometheus metrics
+//
+// An answer with another status than 200 is an Error. docs/control.md shows
+// the shapes.
+package control
+
+import "time"
+
+// Status is what a node says of itself.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Profile string    `json:"profile"`
+	Network string    `json:"network"`
+	// Visible says in a sentence what strangers can see of the node.
+	Visible string `json:"visible"`
+	// Substituter is the URL for nix.conf.
+	Substituter string `json:"substituter"`
+	// ConfigFile is "" where none was read.
+	ConfigFile string      `json:"configFile,omitempty"`
+	StateDir   string      `json:"stateDir"`
+	Store      StoreStatus `json:"store"`
+	// NARBytes counts what Nix was given since the start, by where it came from:
+	// "store", "peer" or "upstream".
+	NARBytes  map[string]uint64 `json:"narBytes"`
+	Upstreams []UpstreamStatus  `json:"upstreams"`
+	// P2P is absent in profile off.
+	P2P *P2PStatus `json:"p2p,omitempty"`
+}
+
+// StoreStatus says where the node's paths are.
+type StoreStatus struct {
+	// Kind is "nix", "cache" or "none".
+	Kind string `json:"kind"`
+	// Location is the store's root or the cache's directory.
+	Location string `json:"location,omitempty"`
+	// Shareable counts the paths that peers may have.
+	Shareable int `json:"shareable"`
+}
+
+// UpstreamStatus says how an upstream is.
+type UpstreamStatus struct {
+	URL string `json:"url"`
+	// Private is true where strangers are not told of its paths.
+	Private bool `json:"private"`
+	// Reachable is false where its last answer was none.
+	Reachable bool `json:"reachable"`
+}
+
+// P2PStatus says how the node stands in its network.
+type P2PStatus struct {
+	PeerID string `json:"peerId"`
+	// Addresses are multiaddrs that end in the peer ID.
+	Addresses []string `json:"addresses"`
+	Connected int      `json:"connected"`
+	// Reachability is "public", "private" or "unknown".
+	Reachability string `json:"reachability"`
+	// Routing is the node's part in the DHT: "server", "client" or "none".
+	Routing string `json:"routing"`
+	// RoutingPeers counts the entries of the routing table.
+	RoutingPeers int `json:"routingPeers"`
+	// Announcing is absent where nothing is announced.
+	Announcing *Announcing `json:"announcing,omitempty"`
+	// Served is absent where nobody is served.
+	Served *Served `json:"served,omitempty"`
+}
+
+// Announcing says how far the node has come in telling the DHT what it holds.
+type Announcing struct {
+	// Keys are to be announced, two for each path; of these Waiting have not
+	// been yet. Regions of the DHT wait for theirs.
+	Keys    int `json:"keys"`
+	Waiting int `json:"waiting"`
+	Regions int `json:"regions"`
+}
+
+// Served counts what peers got since the start.
+type Served struct {
+	Bytes          int64 `json:"bytes"`
+	Sessions       int64 `json:"sessions"`
+	ActiveSessions int64 `json:"activeSessions"`
+	Queries        int64 `json:"queries"`
+	Refused        int64 `json:"refused"`
+}
+
+// Peer is one connected peer.
+type Peer struct {
+	ID        string   `json:"id"`
+	Addresses []string `json:"addresses"`
+	// Agent is what the peer calls its software.
+	Agent string `json:"agent,omitempty"`
+	// Exchange tells whether the peer speaks the protocols of nar-p2p, LAN
+	// whether it is on the local network, Allowed whether it is in p2p.allow,
+	// Relayed whether it is connected through a relay only.
+	Exchange bool `json:"exchange"`
+	LAN      bool `json:"lan"`
+	Allowed  bool `json:"allowed"`
+	Relayed  bool `json:"relayed"`
+	// LatencySeconds is 0 where it is not known.
+	LatencySeconds float64 `json:"latencySeconds,omitempty"`
+	// Received and Sent are in bytes.
+	Received int64 `json:"received"`
+	Sent     int64 `json:"sent"`
+}
+
+// PathsRequest names store paths, in full.
+type PathsRequest struct {
+	Paths []string `json:"paths"`
+}
+
+// PathsResponse has one result for each path of the request, in its order.
+type PathsResponse struct {
+	Results []PathResult `json:"results"`
+}
+
+// PathResult says what became of one path: done, or an error.
+type PathResult struct {
+	Path string `json:"path"`
+	// NotFound is true where the error is that the store does not have the path.
+	NotFound bool   `json:"notFound,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Found is what is looked for, resolved as far as the node could.
+type Found struct {
+	StorePath string `json:"storePath,omitempty"`
+	NARHash   string `json:"narHash,omitempty"`
+	// CID is the key in the DHT, which any IPFS tool can look up.
+	CID string `json:"cid"`
+}
+
+// Provider is a peer that says it has what was looked for.
+type Provider struct {
+	ID string `json:"id"`
+	// Addresses are multiaddrs without the peer ID.
+	Addresses []string `json:"addresses"`
+	// Self marks the node that was asked.
+	Self bool `json:"self,omitempty"`
+}
+
+// FindEvent is one line of the answer to find: first what is looked for, then
+// the providers as they turn up, and last done or an error. One field is set.
+type FindEvent struct {
+	Found    *Found    `json:"found,omitempty"`
+	Provider *Provider `json:"provider,omitempty"`
+	Done     bool      `json:"done,omitempty"`
+	Error    *Error    `json:"error,omitempty"`
+}
+
+// Error is a refusal together with what may be done about it.
+type Error struct {
+	// Status is the HTTP status.
+	Status  int    `json:"status"`
+	Message string `json:"error"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// Error implements error. The hint is for whoever prints it on a line of its
+// own.
+func (e *Error) Error() string { return e.Message }

@@ -1,0 +1,53 @@
+// Package logging makes the one logger of a program, and brings the logs of
+// libp2p and its DHT into it.
+package logging
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// The formats of New.
+const (
+	Console = "console"
+	JSON    = "json"
+)
+
+// New returns a logger that writes messages of at least level ("debug",
+// "info", "warn", "error") to w in format Console or JSON.
+func New(w io.Writer, level, format string) (*zap.Logger, error) {
+	least, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("logging: %w", err)
+	}
+	encoder, err := newEncoder(format)
+	if err != nil {
+		return nil, err
+	}
+	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), least)
+	return zap.New(core, zap.ErrorOutput(zapcore.AddSync(w))), nil
+}
+
+func newEncoder(format string) (zapcore.Encoder, error) {
+	switch format {
+	case JSON:
+		cfg := zap.NewProductionEncoderConfig()
+		cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+		cfg.EncodeDuration = zapcore.StringDurationEncoder
+		return zapcore.NewJSONEncoder(cfg), nil
+	case Console:
+		cfg := zap.NewProductionEncoderConfig()
+		cfg.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
+		cfg.CallerKey = zapcore.OmitKey
+		cfg.EncodeDuration = zapcore.StringDurationEncoder
+		cfg.ConsoleSeparator = " "
+		return zapcore.NewConsoleEncoder(cfg), nil
+	default:
+		return nil, fmt.Errorf("logging: format %.20q is neither %s nor %s", format, Console, JSON)
+	}
+}
