@@ -15,14 +15,15 @@ import (
 // parallel questions of one nix command, short enough for a fresh build.
 const keepAbsent = 30 * time.Second
 
-// Lookup returns the record of a path in the form in which Nix gets it, or an
-// error that is narstore.ErrNotFound. It takes no longer than the deadline.
-func (s *Server) Lookup(ctx context.Context, part nix.HashPart) (*narinfo.Info, error) {
+// Lookup returns the record of a path in the form in which Nix gets it, and
+// whether strangers may be asked about its NAR. The error may be
+// narstore.ErrNotFound. It takes no longer than the deadline.
+func (s *Server) Lookup(ctx context.Context, part nix.HashPart) (info *narinfo.Info, strangers bool, err error) {
 	r, err := s.lookup(ctx, part)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return r.forNix(), nil
+	return r.forNix(), s.mayTellStrangers(r), nil
 }
 
 // lookup returns the current record of a hash part.

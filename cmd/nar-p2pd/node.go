@@ -220,6 +220,6 @@ func (d *daemon) logReady() {
 			caches = append(caches, u.URL)
 		}
 	}
-	line := "substituters = " + strings.Join(caches, " ") //nolint:misspell // Nix's word
+	line := "substituters = " + strings.Join(caches, " ")
 	d.log.Info("ready", append(fields, zap.String("nixConf", line))...)
 }

@@ -3,7 +3,7 @@
 // piece be checked before the whole is there.
 //
 // A manifest is a function of the NAR's bytes alone: all honest peers have the
-// same one. docs/manifest.md defines it byte for byte. In short:
+// same one. docs/protocol.md defines it byte for byte. In short:
 //
 //   - A run is '/', 32 characters of Nix's base-32 alphabet, '-': a store path's
 //     hash part in its usual surroundings. Masked bytes are the NAR's bytes with

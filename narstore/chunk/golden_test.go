@@ -13,7 +13,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// The vectors of docs/manifest.md. They are frozen with the wire protocol: a
+// The vectors of docs/protocol.md. They are frozen with the wire protocol: a
 // change here is a new version of the manifest.
 
 // content is the sha-256 of "block 0", of "block 1" and so on, cut to n bytes.

@@ -10,7 +10,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// This file makes manifests as docs/manifest.md says, word for word and with no
+// This file makes manifests as docs/protocol.md says, word for word and with no
 // regard to speed or memory: the oracle for Build.
 
 var runPattern = regexp.MustCompile(`/([0-9abcdfghijklmnpqrsvwxyz]{32})-`)

@@ -5,7 +5,7 @@
 //   - narinfo: give me the signed records of these store paths.
 //   - nar: a session on one NAR: its manifest, and runs of its chunks.
 //
-// docs/streams.md defines them byte for byte; the messages are in package
+// docs/protocol.md defines them byte for byte; the messages are in package
 // wirepb, their limits in limits.go. There is no call that lists what a node
 // holds: a peer must name a hash to learn about it.
 //

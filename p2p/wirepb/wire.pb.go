@@ -1,5 +1,5 @@
 // The messages of the stream protocols have, narinfo and nar, version 1 each.
-// docs/streams.md says in which order they are sent. On a stream every message
+// docs/protocol.md says in which order they are sent. On a stream every message
 // follows its own length as an unsigned varint; the limits below and in
 // p2p/exchange/limits.go are checked before anything is allocated. Receivers
 // pass over fields they do not know.

@@ -1,0 +1,138 @@
+// Package p2p is a node among peers: it finds who holds what, fetches from
+// them, and serves them what a shelf shows.
+//
+// A Node puts the packages below it together: host (connections), routing (the
+// DHT), locate (who holds a NAR), exchange (the stream protocols) and swarm
+// (fetching one NAR from several peers).
+//
+// # Strangers
+//
+// On the public network every peer is a stranger but for those in the
+// allow-list; whoever asks through a Node says whether strangers may learn of
+// it. In a private network nobody is a stranger. docs/protocol.md tells more.
+package p2p
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	ds "github.com/ipfs/go-datastore"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nar-p2p/nar-p2p/p2p/routing"
+)
+
+// Profile says how much a node takes part.
+type Profile string
+
+const (
+	// Consume fetches and never serves or announces.
+	Consume Profile = "consume"
+	// LAN keeps to the local network: no DHT, no address beyond it.
+	LAN Profile = "lan"
+	// Private takes full part in a private network.
+	Private Profile = "private"
+	// Public takes full part in the public network.
+	Public Profile = "public"
+)
+
+// serves reports whether peers get answers.
+func (p Profile) serves() bool { return p != Consume }
+
+// announces reports whether the DHT is told what the node holds.
+func (p Profile) announces() bool { return p == Private || p == Public }
+
+// PublicNetwork is the network that anyone can join: the public IPFS DHT.
+const PublicNetwork = routing.PublicNetwork
+
+// maxNetworkName is in bytes; the name becomes part of protocol IDs.
+const maxNetworkName = 32
+
+// Config says what kind of node to be.
+type Config struct {
+	Profile Profile
+	// Network is PublicNetwork or the name of a private network: 1 to 32
+	// characters of a-z, 0-9 and "-".
+	Network string
+	// Identity is the node's key.
+	Identity crypto.PrivKey
+	// Listen holds TCP and QUIC addresses; empty: the node only dials.
+	Listen []ma.Multiaddr
+	// Bootstrap holds the peers through which others are found. Nil on the
+	// public network: those of IPFS.
+	Bootstrap []peer.AddrInfo
+	// Peers are kept connected.
+	Peers []peer.AddrInfo
+	// Allow lists the peers that are no strangers. In a private network, if not
+	// empty, it is the list of its members: nobody else is connected with, but
+	// for Bootstrap and Peers.
+	Allow []peer.ID
+	// Infrastructure marks a node with a public address that relays for others
+	// and tells them how reachable they are.
+	Infrastructure bool
+	// Datastore gives the persistent datastore of a namespace.
+	Datastore func(namespace string) ds.Batching
+	// UserAgent is told to every peer.
+	UserAgent string
+	// Registerer receives metrics. Nil: none are made.
+	Registerer prometheus.Registerer
+}
+
+// private reports whether nobody is a stranger.
+func (c *Config) private() bool { return c.Network != PublicNetwork }
+
+func (c *Config) validate() error {
+	switch {
+	case c.Profile != Consume && c.Profile != LAN && c.Profile != Private && c.Profile != Public:
+		return fmt.Errorf("profile %q has no node", c.Profile)
+	case c.Profile == Private && !c.private():
+		return errors.New("profile private needs a network with a name")
+	case c.Profile == Public && c.private():
+		return fmt.Errorf("profile public is not for the private network %q", c.Network)
+	case c.Network == "" || len(c.Network) > maxNetworkName || strings.Trim(c.Network, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+		return fmt.Errorf("network %.80q is not 1 to %d characters of a-z, 0-9 and -", c.Network, maxNetworkName)
+	case c.Identity == nil:
+		return errors.New("no identity")
+	case c.Datastore == nil:
+		return errors.New("no datastore")
+	}
+	return nil
+}
+
+func (c *Config) bootstrap() []peer.AddrInfo {
+	if c.Bootstrap == nil && !c.private() {
+		return dht.GetDefaultBootstrapPeerAddrInfos()
+	}
+	return c.Bootstrap
+}
+
+// members returns the only peers to connect with, or nil for everyone.
+func (c *Config) members() []peer.ID {
+	if !c.private() || len(c.Allow) == 0 {
+		return nil
+	}
+	members := append([]peer.ID(nil), c.Allow...)
+	for _, known := range [][]peer.AddrInfo{c.Bootstrap, c.Peers} {
+		for _, info := range known {
+			members = append(members, info.ID)
+		}
+	}
+	return members
+}
+
+// role is the node's part in the DHT.
+func (c *Config) role() routing.Role {
+	switch {
+	case c.Infrastructure:
+		return routing.Server
+	case c.Profile == Consume:
+		return routing.Client
+	default:
+		return routing.Automatic
+	}
+}

@@ -1,0 +1,71 @@
+package host
+
+import (
+	"net/netip"
+
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// IsLAN reports whether the address is one of the local network: private (RFC
+// 1918, RFC 4193), loopback or link-local, and not through a relay. The shared
+// space of carriers (100.64.0.0/10, RFC 6598) is not: other customers are
+// there.
+func IsLAN(addr ma.Multiaddr) bool {
+	ip, ok := directIP(addr)
+	return ok && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast())
+}
+
+// IsLoopback reports whether the address is one of this machine alone.
+func IsLoopback(addr ma.Multiaddr) bool {
+	ip, ok := directIP(addr)
+	return ok && ip.IsLoopback()
+}
+
+// OnlyLoopback reports whether there are addresses and all are loopback: a node
+// that listens on these is a test or a demonstration.
+func OnlyLoopback(addrs []ma.Multiaddr) bool {
+	for _, addr := range addrs {
+		if !IsLoopback(addr) {
+			return false
+		}
+	}
+	return len(addrs) > 0
+}
+
+// Announced is the filter of the addresses that a node which listens on listen
+// tells others. Loopback is left out, as it means another machine to each who
+// hears it, unless the node listens on nothing else. Link-local IPv6 addresses
+// are left out always: without a zone nobody can dial them.
+func Announced(listen []ma.Multiaddr) func([]ma.Multiaddr) []ma.Multiaddr {
+	loopback := OnlyLoopback(listen)
+	return func(addrs []ma.Multiaddr) []ma.Multiaddr {
+		return ma.FilterAddrs(addrs, func(addr ma.Multiaddr) bool {
+			ip, ok := directIP(addr)
+			return !ok || !ip.IsUnspecified() && (loopback || !ip.IsLoopback()) && (ip.Is4() || !ip.IsLinkLocalUnicast())
+		})
+	}
+}
+
+// isRelayed reports whether the address leads through a relay.
+func isRelayed(addr ma.Multiaddr) bool {
+	_, err := addr.ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil
+}
+
+// directIP returns the address's IP, unless it is a relay's.
+func directIP(addr ma.Multiaddr) (netip.Addr, bool) {
+	if len(addr) == 0 || isRelayed(addr) {
+		return netip.Addr{}, false
+	}
+	first := addr[0]
+	if first.Protocol().Code == ma.P_IP6ZONE && len(addr) > 1 {
+		first = addr[1]
+	}
+	switch first.Protocol().Code {
+	case ma.P_IP4, ma.P_IP6:
+		ip, ok := netip.AddrFromSlice(first.RawValue())
+		return ip.Unmap(), ok
+	default:
+		return netip.Addr{}, false
+	}
+}

@@ -1,0 +1,218 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Connections are trimmed to lowConns once there are more than highConns,
+// sparing those younger than connGrace. A DHT server needs a few dozen; each
+// costs about 100 KB.
+const (
+	lowConns  = 32
+	highConns = 96
+	connGrace = 20 * time.Second
+)
+
+// maxMemory is what libp2p may reserve on top of its base limits, in bytes,
+// and maxFDs its share of the process's file descriptors.
+const (
+	maxMemory = 256 << 20
+	maxFDs    = 512
+)
+
+// Infrastructure serves offices: many nodes behind one address.
+const (
+	infraHighConns   = 2_000
+	infraConnsPerIP4 = 512
+	infraMaxMemory   = 1 << 30
+	infraMaxFDs      = 8_192
+)
+
+// maxProtocolStreams bounds the streams of one protocol with one peer, in each
+// direction. The stream protocols bound themselves lower; this stops who opens
+// streams without a request.
+const maxProtocolStreams = 64
+
+// Config says what kind of host to build.
+type Config struct {
+	// Identity is required.
+	Identity crypto.PrivKey
+	// Listen holds TCP and QUIC addresses. Empty: the host only dials.
+	Listen []ma.Multiaddr
+	// Members, if not nil, are the only peers that the host connects with.
+	Members []peer.ID
+	// LANOnly keeps the host off everything but the local network: no address
+	// beyond it, no NAT traversal.
+	LANOnly bool
+	// Infrastructure marks a node with a public address that helps others:
+	// it relays for them and tells them how reachable they are.
+	Infrastructure bool
+	// Relays are used when this host turns out not to be reachable.
+	Relays []peer.AddrInfo
+	// RelaySource gives up to num candidates for relays where Relays is empty.
+	// Nil: none. Without either the host cannot be reached behind a NAT, but
+	// can still reach others.
+	RelaySource func(num int) []peer.AddrInfo
+	// Protocols are those whose streams are to be limited for each peer.
+	Protocols []protocol.ID
+	// UserAgent is told to every peer.
+	UserAgent string
+	// Bandwidth, if not nil, counts bytes for each peer.
+	Bandwidth metrics.Reporter
+	// Registerer receives libp2p's own metrics. Nil: none are made.
+	Registerer prometheus.Registerer
+}
+
+// New builds the host, which listens from now on. Close it.
+func New(cfg *Config) (host.Host, error) {
+	if cfg.Identity == nil {
+		return nil, errors.New("host: no identity")
+	}
+	limits, err := newResourceManager(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	low, high := lowConns, highConns
+	if cfg.Infrastructure {
+		low, high = infraHighConns*3/4, infraHighConns
+	}
+	conns, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(connGrace))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("host: %w", err), limits.Close())
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(cfg.Identity),
+		libp2p.UserAgent(cfg.UserAgent),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(quic.NewTransport),
+		// TLS carries twice what Noise does with AES in hardware.
+		libp2p.Security(tls.ID, tls.New),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.ConnectionManager(conns),
+		libp2p.ResourceManager(limits),
+		libp2p.ConnectionGater(newGater(cfg)),
+		libp2p.AddrsFactory(Announced(cfg.Listen)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
+		// Only below: if listening fails in its constructor, libp2p leaves all
+		// else behind.
+		libp2p.NoListenAddrs,
+		relayClient(cfg),
+		observe(cfg),
+		traversal(cfg),
+	}
+	h, err := libp2p.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	if err := h.Network().Listen(cfg.Listen...); err != nil {
+		return nil, errors.Join(fmt.Errorf("host: %w", err), h.Close())
+	}
+	return h, nil
+}
+
+func newGater(cfg *Config) *gater {
+	g := &gater{lanOnly: cfg.LANOnly}
+	if cfg.Members != nil {
+		g.members = make(map[peer.ID]struct{}, len(cfg.Members))
+		for _, p := range cfg.Members {
+			g.members[p] = struct{}{}
+		}
+	}
+	return g
+}
+
+func newResourceManager(cfg *Config) (network.ResourceManager, error) {
+	limits := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&limits)
+	for _, id := range cfg.Protocols {
+		limits.AddProtocolPeerLimit(id, rcmgr.BaseLimit{
+			StreamsInbound:  maxProtocolStreams,
+			StreamsOutbound: maxProtocolStreams,
+			Streams:         2 * maxProtocolStreams,
+			Memory:          maxMemory,
+		}, rcmgr.BaseLimitIncrease{})
+	}
+	if !cfg.Infrastructure {
+		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)))
+	}
+	limits.SystemBaseLimit.Conns = 2 * infraHighConns
+	limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(infraMaxMemory, infraMaxFDs)),
+		rcmgr.WithLimitPerSubnet([]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: infraConnsPerIP4}}, nil))
+}
+
+// relayClient lets the host dial through relays and be dialled through them.
+func relayClient(cfg *Config) libp2p.Option {
+	if cfg.LANOnly {
+		return libp2p.DisableRelay()
+	}
+	return libp2p.EnableRelay()
+}
+
+func observe(cfg *Config) libp2p.Option {
+	opts := []libp2p.Option{libp2p.DisableMetrics()}
+	if cfg.Registerer != nil {
+		opts = []libp2p.Option{libp2p.PrometheusRegisterer(cfg.Registerer)}
+	}
+	if cfg.Bandwidth != nil {
+		opts = append(opts, libp2p.BandwidthReporter(cfg.Bandwidth))
+	}
+	return libp2p.ChainOptions(opts...)
+}
+
+// traversal makes the host reach others, and be reached, through NATs.
+func traversal(cfg *Config) libp2p.Option {
+	switch {
+	case cfg.LANOnly || OnlyLoopback(cfg.Listen) && !cfg.Infrastructure:
+		return libp2p.ChainOptions()
+	case cfg.Infrastructure:
+		return libp2p.ChainOptions(
+			libp2p.ForceReachabilityPublic(),
+			libp2p.EnableRelayService(relay.WithResources(relayResources())),
+			// AutoRelay and the DHT's automatic mode listen to version 1 only.
+			libp2p.EnableNATService(),
+			libp2p.EnableAutoNATv2(),
+			// With the detectors on, a node that dials little over UDP or IPv6
+			// refuses to check others' addresses.
+			libp2p.UDPBlackHoleSuccessCounter(nil),
+			libp2p.IPv6BlackHoleSuccessCounter(nil),
+		)
+	}
+	opts := []libp2p.Option{
+		libp2p.NATPortMap(),
+		libp2p.EnableHolePunching(),
+		libp2p.EnableAutoNATv2(),
+	}
+	// A private network's few relays are known: start without waiting for more.
+	quick := []autorelay.Option{autorelay.WithBootDelay(0), autorelay.WithMinInterval(5 * time.Second)}
+	switch {
+	case len(cfg.Relays) > 0:
+		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(cfg.Relays, quick...))
+	case cfg.RelaySource != nil:
+		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(relayCandidates(cfg.RelaySource)))
+	}
+	return libp2p.ChainOptions(opts...)
+}

@@ -1,0 +1,232 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nar-p2p/nar-p2p/narstore/share"
+	"github.com/nar-p2p/nar-p2p/p2p/exchange"
+	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
+	"github.com/nar-p2p/nar-p2p/p2p/locate"
+	"github.com/nar-p2p/nar-p2p/p2p/routing"
+	"github.com/nar-p2p/nar-p2p/p2p/swarm"
+)
+
+// Shelf is what the node serves and announces; share.Catalog is one. A node
+// that does neither never calls it.
+type Shelf interface {
+	exchange.Shelf
+	Follow(ctx context.Context, f func(share.Change) error) error
+}
+
+// Node is a node among peers. Its methods are safe for concurrent use; while
+// Run does not run they find nothing.
+type Node struct {
+	cfg     Config
+	shelf   Shelf
+	log     *zap.Logger
+	allowed map[peer.ID]struct{}
+	ready   chan struct{}
+	// live is nil while Run does not run.
+	live atomic.Pointer[live]
+}
+
+// live is what a node consists of while it runs.
+type live struct {
+	*Node
+
+	host      host.Host
+	bandwidth *metrics.BandwidthCounter
+	// dht is nil in profile lan, announcer where nothing is announced, server
+	// where nobody is served.
+	dht       *routing.DHT
+	announcer *routing.Announcer
+	server    *exchange.Server
+	client    *exchange.Client
+	standing  *swarm.Standing
+	finder    *locate.Finder
+	swarm     *swarm.Swarm
+	// searches bounds the lookups of narinfos in the DHT.
+	searches     chan struct{}
+	reachability atomic.Int32
+}
+
+// New returns a node that does nothing before Run.
+func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	n := &Node{
+		cfg:     cfg,
+		shelf:   shelf,
+		log:     log.Named("p2p"),
+		allowed: make(map[peer.ID]struct{}, len(cfg.Allow)),
+		ready:   make(chan struct{}),
+	}
+	for _, p := range cfg.Allow {
+		n.allowed[p] = struct{}{}
+	}
+	if cfg.private() && len(cfg.Allow) == 0 {
+		n.log.Warn("private network without an allow-list: whoever knows its name is answered", zap.String("network", cfg.Network))
+	}
+	return n, nil
+}
+
+// Ready is closed once the node listens.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Run takes part in the network until ctx ends, and then returns its error. It
+// runs once.
+func (n *Node) Run(ctx context.Context) error {
+	l, err := n.start()
+	if err != nil {
+		return fmt.Errorf("p2p: %w", err)
+	}
+	n.live.Store(l)
+	close(n.ready)
+	n.log.Info("listening", zap.Stringer("peer", l.host.ID()), zap.Stringers("addresses", l.host.Addrs()),
+		zap.String("profile", string(n.cfg.Profile)), zap.String("network", n.cfg.Network))
+	// The announcer has closed its provider and its keystore when run returns;
+	// then the host goes, and then the DHT, whose handlers it runs.
+	err = l.run(ctx)
+	n.live.Store(nil)
+	return errors.Join(err, l.close())
+}
+
+// start builds what the node consists of.
+func (n *Node) start() (*live, error) {
+	l := &live{
+		Node:      n,
+		bandwidth: metrics.NewBandwidthCounter(),
+		standing:  swarm.NewStanding(),
+		searches:  make(chan struct{}, maxSearches),
+	}
+	cfg := &n.cfg
+	prefix := routing.Prefix(cfg.Network)
+	var routingHolder atomic.Pointer[routing.DHT]
+	hostCfg := &narhost.Config{
+		Identity:       cfg.Identity,
+		Listen:         cfg.Listen,
+		Members:        cfg.members(),
+		LANOnly:        cfg.Profile == LAN,
+		Infrastructure: cfg.Infrastructure,
+		Protocols:      exchange.Protocols(prefix),
+		UserAgent:      cfg.UserAgent,
+		Bandwidth:      l.bandwidth,
+		Registerer:     cfg.Registerer,
+	}
+	switch cfg.Profile {
+	case Private:
+		hostCfg.Relays = cfg.Bootstrap
+	case Public:
+		hostCfg.RelaySource = func(num int) []peer.AddrInfo {
+			if d := routingHolder.Load(); d != nil {
+				return d.Peers(num)
+			}
+			return nil
+		}
+	case Consume, LAN: // Nobody needs to reach it from afar.
+	}
+	var err error
+	if l.host, err = narhost.New(hostCfg); err != nil {
+		return nil, err
+	}
+	if err := l.join(); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	routingHolder.Store(l.dht)
+	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix}, n.log)
+	if cfg.Profile.serves() {
+		l.server = exchange.NewServer(l.host, n.shelf, exchange.ServerConfig{
+			Prefix: prefix, Admit: n.admit, Registerer: cfg.Registerer,
+		}, n.log)
+	}
+	locateCfg := locate.Config{Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours}
+	if l.dht != nil {
+		locateCfg.DHT = l.dht
+	}
+	l.finder = locate.New(locateCfg, n.log)
+	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{Trusted: n.trusted}, n.log)
+	return l, nil
+}
+
+// join joins the DHT, where the profile has one.
+func (l *live) join() error {
+	cfg := &l.cfg
+	if cfg.Profile == LAN {
+		return nil
+	}
+	routingCfg := &routing.Config{
+		Network:   cfg.Network,
+		Role:      cfg.role(),
+		Bootstrap: cfg.bootstrap(),
+		Announced: narhost.Announced(cfg.Listen),
+		Datastore: cfg.Datastore,
+	}
+	d, err := routing.Join(l.host, routingCfg)
+	if err != nil {
+		return err
+	}
+	l.dht = d
+	if cfg.Profile.announces() {
+		l.announcer = routing.NewAnnouncer(d, l.shelf, routingCfg, l.log)
+	}
+	return nil
+}
+
+func (l *live) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.finder.Run(ctx) })
+	if l.server != nil {
+		g.Go(func() error { return l.server.Run(ctx) })
+	}
+	if l.announcer != nil {
+		g.Go(func() error { return l.announcer.Run(ctx) })
+	}
+	g.Go(func() error { return l.watch(ctx) })
+	g.Go(func() error { return l.connect(ctx) })
+	if !narhost.OnlyLoopback(l.cfg.Listen) {
+		g.Go(func() error { return l.discover(ctx) })
+	}
+	return g.Wait()
+}
+
+func (l *live) close() error {
+	err := l.host.Close()
+	if l.dht != nil {
+		err = errors.Join(err, l.dht.Close())
+	}
+	return err
+}
+
+// admit reports whether a peer gets answers.
+func (n *Node) admit(p peer.ID, addr ma.Multiaddr) bool {
+	if n.cfg.Profile == LAN && !narhost.IsLAN(addr) {
+		return false
+	}
+	return !n.cfg.private() || len(n.allowed) == 0 || n.familiar(p)
+}
+
+// trusted reports whether a peer's word on a manifest counts before others'.
+func (n *Node) trusted(p peer.ID, addr ma.Multiaddr) bool {
+	return n.cfg.private() || n.familiar(p) || addr != nil && narhost.IsLAN(addr)
+}
+
+// familiar reports whether a peer is in the allow-list.
+func (n *Node) familiar(p peer.ID) bool {
+	_, ok := n.allowed[p]
+	return ok
+}
+
+// reachable is what libp2p knows of the node's reachability.
+func (l *live) reachable() network.Reachability { return network.Reachability(l.reachability.Load()) }
