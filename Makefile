@@ -1,0 +1,102 @@
+# Every check is defined here once: people, CI and `nix flake check` call the
+# same targets.
+
+GO       ?= go
+TOOLS    := $(CURDIR)/.tools/bin
+GOLANGCI := $(TOOLS)/golangci-lint
+BUF      := $(TOOLS)/buf
+
+GOLANGCI_VERSION      := v2.15.0
+BUF_VERSION           := v1.73.0
+PROTOC_GEN_GO_VERSION := v1.36.12
+
+# What the tests need from the system, as Debian names it.
+DEBIAN_PACKAGES := gcc iproute2 nftables nix-bin
+
+FUZZTIME ?= 1m
+
+.PHONY: all
+all: build
+
+.PHONY: build
+build: ## Both programs, into bin/.
+	$(GO) build -trimpath -o bin/ ./cmd/nar-p2pd ./cmd/p2pctl
+
+.PHONY: run
+run: build ## Start the daemon with its defaults.
+	bin/nar-p2pd
+
+.PHONY: demo
+demo: ## The main job on this machine: a bootstrap node, a provider, a consumer.
+	$(GO) run ./e2e/demo
+
+.PHONY: test
+test: deps check unit ## Everything that CI runs.
+	@echo 'test: all checks and tests have passed; nothing was skipped'
+
+.PHONY: check
+check: tidy vet lint generated ## All checks that run no test.
+
+.PHONY: unit
+unit: ## All tests, end to end ones included, with the race detector.
+	$(GO) test -race -timeout 18m ./...
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: tidy
+tidy:
+	$(GO) mod tidy -diff
+	$(GO) mod verify >/dev/null
+
+.PHONY: lint
+lint: $(GOLANGCI)
+	$(GOLANGCI) run ./...
+	$(GOLANGCI) fmt --diff ./...
+
+.PHONY: generate
+generate: $(BUF) $(TOOLS)/protoc-gen-go ## Rewrite the generated files.
+	PATH='$(TOOLS)':"$$PATH" $(BUF) generate
+	$(GO) generate ./...
+
+# generated regenerates into the tree and compares, so that a stale committed
+# file fails even when the tree was clean.
+.PHONY: generated
+generated: generate
+	PATH='$(TOOLS)':"$$PATH" $(BUF) lint
+	@git diff --exit-code --stat -- '*.pb.go' docs || \
+	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZTIME.
+	.ci/fuzz $(FUZZTIME)
+
+.PHONY: test-full
+test-full: deps check ## Everything at full scale; writes docs/reports/.
+	.ci/test-full
+
+.PHONY: fmt
+fmt: $(GOLANGCI)
+	$(GOLANGCI) fmt ./...
+
+.PHONY: deps
+deps: ## Install what the tests need from the system.
+	.ci/deps $(DEBIAN_PACKAGES)
+
+$(GOLANGCI):
+	GOBIN='$(TOOLS)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(BUF):
+	GOBIN='$(TOOLS)' $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+
+$(TOOLS)/protoc-gen-go:
+	GOBIN='$(TOOLS)' $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+
+.PHONY: clean
+clean:
+	rm -rf bin dist
+
+.PHONY: help
+help: ## This list.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

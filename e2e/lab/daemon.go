@@ -1,0 +1,256 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/control"
+)
+
+// Daemon is a running nar-p2pd with state and configuration of its own.
+type Daemon struct {
+	lab    *Lab
+	name   string
+	host   *Host
+	dir    string
+	config string
+	cmd    *exec.Cmd
+	// exited is closed when the program has ended, with exitErr.
+	exited  chan struct{}
+	exitErr error
+	// started holds the status of the last start.
+	started control.Status
+}
+
+// DaemonConfig is how a daemon differs from one that knows nobody, has no
+// store and no upstream, in the private network "lab".
+type DaemonConfig struct {
+	// Host is where it runs; nil means on this machine's loopback.
+	Host *Host
+	// Network is "lab" where it is "", or "public", or another name.
+	Network string
+	// Profile is the one that goes with the network where it is "".
+	Profile string
+	// Bootstrap is the only peer that the daemon knows.
+	Bootstrap *Daemon
+	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
+	// that is a binary cache.
+	StoreRoot, Cache string
+	// Infrastructure makes it a node that serves the DHT in any case.
+	Infrastructure bool
+	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
+	// strangers are never asked for.
+	Upstreams, PrivateUpstreams []string
+	// Keys are trusted and shared beside those of ShareKeys and TrustKeys. All
+	// empty leaves the daemon's defaults, the key of cache.nixos.org.
+	Keys, ShareKeys, TrustKeys []string
+}
+
+// Daemon starts a daemon and waits until it answers on its control socket.
+func (l *Lab) Daemon(name string, cfg DaemonConfig) *Daemon {
+	l.t.Helper()
+	d := &Daemon{lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name)}
+	d.config = filepath.Join(d.dir, "config.toml")
+	l.write(d.config, cfg.toml(d.socket()))
+	l.t.Cleanup(func() {
+		d.kill()
+		if l.t.Failed() {
+			l.t.Logf("log of %s:\n%s", name, d.log())
+		}
+	})
+	d.Start()
+	return d
+}
+
+func (c *DaemonConfig) toml(socket string) string {
+	var b bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	list := func(key string, values []string) {
+		if len(values) > 0 {
+			line("%s = [%s]", key, quote(values))
+		}
+	}
+	network, addr := c.Network, "127.0.0.1"
+	if network == "" {
+		network = "lab"
+	}
+	if c.Host != nil {
+		addr = c.Host.Addr
+	}
+	line("network = %q", network)
+	if c.Profile != "" {
+		line("profile = %q", c.Profile)
+	}
+	if len(c.Upstreams)+len(c.PrivateUpstreams) == 0 {
+		line("upstream = []")
+	}
+	line("[log]\nlevel = \"info\"")
+	line("[control]\nsocket = %q", socket)
+	line("[substituter]\nlisten = \"127.0.0.1:0\"")
+	line("[p2p]")
+	list("listen", []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"})
+	if c.Infrastructure {
+		line("infrastructure = true")
+	}
+	if c.Bootstrap != nil {
+		list("bootstrap", c.Bootstrap.Addrs())
+	} else {
+		line("bootstrap = []")
+	}
+	switch {
+	case c.Cache != "":
+		line("[store]\nkind = \"cache\"\ncache = %q", c.Cache)
+	case c.StoreRoot != "":
+		line("[store]\nkind = \"nix\"\nroot = %q", c.StoreRoot)
+	default:
+		line("[store]\nkind = \"none\"")
+	}
+	line("[share]")
+	list("public_keys", append(c.ShareKeys, c.Keys...))
+	line("[trust]")
+	list("public_keys", append(c.TrustKeys, c.Keys...))
+	for _, url := range c.Upstreams {
+		line("[[upstream]]\nurl = %q", url)
+	}
+	for _, url := range c.PrivateUpstreams {
+		line("[[upstream]]\nurl = %q\nprivate = true", url)
+	}
+	return b.String()
+}
+
+func quote(values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = fmt.Sprintf("%q", v)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func (d *Daemon) socket() string   { return filepath.Join(d.dir, "control.sock") }
+func (d *Daemon) stateDir() string { return filepath.Join(d.dir, "state") }
+
+func (d *Daemon) log() string {
+	data, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// Start starts a daemon that was stopped.
+func (d *Daemon) Start() {
+	d.lab.t.Helper()
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
+	defer func() { _ = log.Close() }() // The child has its own.
+	// Not the test's context: the daemon ends in the clean-up, where its log is
+	// complete.
+	d.cmd = d.host.command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"), "--config", d.config, "--state-dir", d.stateDir())
+	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		d.lab.t.Fatalf("lab: start %s: %v", d.name, err)
+	}
+	d.exited = make(chan struct{})
+	go func() {
+		d.exitErr = d.cmd.Wait()
+		close(d.exited)
+	}()
+	d.lab.WaitFor(d.name+" to answer and to listen", func() bool {
+		select {
+		case <-d.exited:
+			d.lab.t.Fatalf("lab: %s has ended: %v", d.name, d.exitErr)
+		default:
+		}
+		d.started, err = d.status()
+		return err == nil && (d.started.P2P == nil || len(d.started.P2P.Addresses) > 0)
+	})
+}
+
+// Stop ends the daemon by SIGTERM and returns how it ended.
+func (d *Daemon) Stop() error {
+	d.lab.t.Helper()
+	if err := syscall.Kill(-d.cmd.Process.Pid, syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-d.exited:
+		return d.exitErr
+	case <-time.After(Patience):
+		return fmt.Errorf("%s did not end within %v of SIGTERM", d.name, Patience)
+	}
+}
+
+func (d *Daemon) kill() {
+	if d.exited == nil {
+		return
+	}
+	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL) // It may have ended.
+	<-d.exited
+}
+
+// WipeState removes the state folder of a daemon that is stopped.
+func (d *Daemon) WipeState() {
+	d.lab.t.Helper()
+	if err := os.RemoveAll(d.stateDir()); err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
+}
+
+func (d *Daemon) status() (control.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	return control.NewClient([]string{d.socket()}).Status(ctx)
+}
+
+// Status returns what `p2pctl status` shows.
+func (d *Daemon) Status() control.Status {
+	d.lab.t.Helper()
+	s, err := d.status()
+	if err != nil {
+		d.lab.t.Fatalf("lab: status of %s: %v", d.name, err)
+	}
+	return s
+}
+
+// Ctl runs p2pctl against the daemon and returns its standard output. The
+// error holds what it said on standard error.
+func (d *Daemon) Ctl(args ...string) (string, error) {
+	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.bin, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("p2pctl %s: %w: %s", strings.Join(args, " "), err, said.String())
+	}
+	return out.String(), nil
+}
+
+// PeerID returns the daemon's identity in the network.
+func (d *Daemon) PeerID() string { return d.started.P2P.PeerID }
+
+// Addrs returns the daemon's addresses for others to bootstrap from, each with
+// its peer ID.
+func (d *Daemon) Addrs() []string { return d.started.P2P.Addresses }
+
+// URL is the daemon as a substituter.
+func (d *Daemon) URL() string { return d.started.Substituter }
+
+// WaitAnnounced waits until the daemon shares at least paths store paths and
+// the DHT knows of all of them.
+func (d *Daemon) WaitAnnounced(paths int) {
+	d.lab.t.Helper()
+	d.lab.WaitFor(fmt.Sprintf("%s to announce %d paths", d.name, paths), func() bool {
+		s := d.Status()
+		a := s.P2P.Announcing
+		return s.Store.Shareable >= paths && a != nil && a.Keys > s.Store.Shareable && a.Waiting == 0 && a.Regions == 0
+	})
+}

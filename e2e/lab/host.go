@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+)
+
+// Host is a machine of the lab: a network namespace with an address of its
+// own. The nil Host is this machine, on loopback.
+type Host struct {
+	// Addr is the host's IPv4 address.
+	Addr string
+	ns   string
+}
+
+// Segment is a network of hosts that see each other and nothing else. Its
+// addresses, 11.0.0.0/16, count as public for libp2p and exist only inside
+// the segment's own namespaces.
+type Segment struct {
+	lab    *Lab
+	prefix string
+	sw     string
+	hosts  int
+}
+
+var segments atomic.Int32
+
+// Segment makes a network without hosts. It needs root, or the right to make
+// network namespaces.
+func (l *Lab) Segment() *Segment {
+	l.t.Helper()
+	s := &Segment{lab: l, prefix: fmt.Sprintf("np%d-%d", os.Getpid(), segments.Add(1))}
+	s.sw = s.namespace("sw")
+	l.ip("-n", s.sw, "link", "add", "br0", "type", "bridge")
+	l.ip("-n", s.sw, "link", "set", "br0", "up")
+	return s
+}
+
+// Host adds a host to the segment.
+func (s *Segment) Host(name string) *Host {
+	s.lab.t.Helper()
+	s.hosts++
+	h := &Host{Addr: fmt.Sprintf("11.0.0.%d", s.hosts), ns: s.namespace(name)}
+	port := fmt.Sprintf("p%d", s.hosts)
+	s.lab.ip("link", "add", "eth0", "netns", h.ns, "type", "veth", "peer", "name", port, "netns", s.sw)
+	s.lab.ip("-n", s.sw, "link", "set", port, "master", "br0", "up")
+	s.lab.ip("-n", h.ns, "addr", "add", h.Addr+"/16", "dev", "eth0")
+	s.lab.ip("-n", h.ns, "link", "set", "eth0", "up")
+	s.lab.ip("-n", h.ns, "link", "set", "lo", "up")
+	s.lab.ip("-n", h.ns, "route", "add", "default", "dev", "eth0")
+	return h
+}
+
+// namespace makes a network namespace that goes when the test does.
+func (s *Segment) namespace(name string) string {
+	ns := s.prefix + "-" + name
+	s.lab.ip("netns", "add", ns)
+	s.lab.t.Cleanup(func() { s.lab.ip("netns", "delete", ns) })
+	return ns
+}
+
+func (l *Lab) ip(args ...string) {
+	l.t.Helper()
+	// It also runs in clean-ups, when the test's context is over.
+	cmd := exec.CommandContext(context.Background(), "ip", args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("lab: ip %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// command prepares a program that runs on h and ends with ctx, at the latest
+// with the test process.
+func (h *Host) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	if h != nil {
+		args = append([]string{"netns", "exec", h.ns, program}, args...)
+		program = "ip"
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	ownGroup(cmd)
+	return cmd
+}

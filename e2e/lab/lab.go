@@ -1,0 +1,164 @@
+// Package lab boots real daemons, real Nix stores and real binary caches for
+// end to end tests: on loopback, or on hosts of their own in network
+// namespaces (Segment).
+//
+// Everything a test starts ends with it, also when the test process dies; the
+// files of a lab live in one temporary folder. When a test fails, the logs of
+// its daemons are part of its output.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait in a lab. It only decides how long a broken test
+// takes to fail, so it is generous.
+const Patience = 90 * time.Second
+
+// T is what a lab needs of a test. Every testing.TB is one; the demo brings its
+// own.
+type T interface {
+	Helper()
+	Context() context.Context
+	Cleanup(f func())
+	Failed() bool
+	Logf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Lab is one test's set of daemons, stores and caches.
+type Lab struct {
+	t   T
+	dir string
+	bin string
+}
+
+// New makes an empty lab for t.
+func New(t T) *Lab {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	// Not the test's own folder: with its long name the path of a control
+	// socket would exceed the 107 bytes that there are.
+	dir, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := removeStore(dir); err != nil {
+			t.Logf("lab: %v", err)
+		}
+	})
+	return &Lab{t: t, dir: dir, bin: bin}
+}
+
+// removeStore removes a folder in which there may be stores, whose folders are
+// read-only.
+func removeStore(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o700)
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+// Main runs a package's tests and removes what New built for them.
+func Main(m *testing.M) int {
+	defer func() {
+		if built.dir != "" {
+			_ = os.RemoveAll(built.dir)
+		}
+	}()
+	return m.Run()
+}
+
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// programs builds nar-p2pd and p2pctl once for all tests of the process, with
+// the race detector where the tests have it.
+func programs() (string, error) {
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "nar-p2p-lab-"); built.err != nil {
+			return
+		}
+		args := []string{"build", "-o", built.dir + "/"}
+		if raceEnabled {
+			args = append(args, "-race")
+		}
+		cmd := exec.CommandContext(context.Background(), "go", append(args, "./cmd/nar-p2pd", "./cmd/p2pctl")...)
+		_, file, _, _ := runtime.Caller(0)
+		cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build the programs: %w\n%s", err, out)
+		}
+	})
+	return built.dir, built.err
+}
+
+// Dir returns a new folder of the lab.
+func (l *Lab) Dir(name string) string {
+	l.t.Helper()
+	dir := filepath.Join(l.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	return dir
+}
+
+// File writes a file of the lab and returns its path.
+func (l *Lab) File(name, text string) string {
+	l.t.Helper()
+	path := filepath.Join(l.Dir("files"), name)
+	l.write(path, text)
+	return path
+}
+
+// Context returns a context that ends with the test, or when Patience does.
+func (l *Lab) Context() context.Context {
+	ctx, cancel := context.WithTimeout(l.t.Context(), Patience)
+	l.t.Cleanup(cancel)
+	return ctx
+}
+
+// WaitFor fails the test unless cond becomes true within Patience.
+func (l *Lab) WaitFor(what string, cond func() bool) {
+	l.t.Helper()
+	deadline := time.Now().Add(Patience)
+	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
+		if cond() {
+			tick.Stop()
+			return
+		}
+		if time.Now().After(deadline) {
+			tick.Stop()
+			l.t.Fatalf("lab: waited %v for %s", Patience, what)
+		}
+	}
+}
+
+// ownGroup makes cmd die with the test process, and its children with it.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+}

@@ -1,0 +1,72 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/namespace"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/p2p"
+)
+
+// Peer runs a node of the network "lab" inside the test, with a shelf of the
+// test's own: one that lies, for instance.
+func (l *Lab) Peer(bootstrap *Daemon, shelf p2p.Shelf) *p2p.Node {
+	l.t.Helper()
+	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	node, err := p2p.New(p2p.Config{
+		Profile:   p2p.Private,
+		Network:   "lab",
+		Identity:  identity,
+		Listen:    []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
+		Bootstrap: []peer.AddrInfo{bootstrap.AddrInfo()},
+		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
+	}, shelf, zap.NewNop())
+	if err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	l.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			l.t.Logf("lab: peer ended: %v", err)
+		}
+	})
+	select {
+	case <-node.Ready():
+	case err := <-ended:
+		l.t.Fatalf("lab: peer: %v", err)
+	}
+	return node
+}
+
+// AddrInfo returns the daemon's peer ID and addresses.
+func (d *Daemon) AddrInfo() peer.AddrInfo {
+	d.lab.t.Helper()
+	addrs := make([]ma.Multiaddr, 0, len(d.Addrs()))
+	for _, text := range d.Addrs() {
+		addr, err := ma.NewMultiaddr(text)
+		if err != nil {
+			d.lab.t.Fatalf("lab: %v", err)
+		}
+		addrs = append(addrs, addr)
+	}
+	infos, err := peer.AddrInfosFromP2pAddrs(addrs...)
+	if err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
+	return infos[0]
+}
