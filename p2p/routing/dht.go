@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	ds "github.com/ipfs/go-datastore"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
@@ -68,6 +69,7 @@ type DHT struct {
 	network string
 	tables  []table
 	close   func() error
+	joined  time.Time
 }
 
 // Join starts to take part in the DHT over h. Close the host before the DHT:
@@ -76,7 +78,7 @@ func Join(h host.Host, cfg *Config) (*DHT, error) {
 	if cfg.Network == PublicNetwork {
 		return joinPublic(h, cfg)
 	}
-	d := &DHT{network: cfg.Network}
+	d := &DHT{network: cfg.Network, joined: time.Now()}
 	mode := dht.ModeAutoServer
 	switch cfg.Role {
 	case Client:
@@ -104,7 +106,7 @@ func Join(h host.Host, cfg *Config) (*DHT, error) {
 }
 
 func joinPublic(h host.Host, cfg *Config) (*DHT, error) {
-	d := &DHT{network: cfg.Network}
+	d := &DHT{network: cfg.Network, joined: time.Now()}
 	opts := []dual.Option{
 		dual.WanDHTOption(
 			dht.BootstrapPeers(cfg.Bootstrap...),

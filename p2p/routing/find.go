@@ -21,6 +21,15 @@ const (
 	maxAddressLookups = 4
 )
 
+// A node that has just started finds nobody before it is connected. Until
+// joinPatience has passed lookups wait for the first peer, or Nix would be told
+// after every restart that nobody has what it asks for. joinInterval is how
+// often they look.
+const (
+	joinPatience = 3 * time.Second
+	joinInterval = 50 * time.Millisecond
+)
+
 // FindProviders looks up who provides the key: at most MaxProviders peers,
 // never the node itself, as they are found, until ctx ends. Those whose
 // addresses could not be found have none.
@@ -50,6 +59,7 @@ func (d *DHT) FindProviders(ctx context.Context, key cid.Cid) iter.Seq[peer.Addr
 
 // search asks all tables and closes found in the end.
 func (d *DHT) search(ctx context.Context, key cid.Cid, found chan<- peer.AddrInfo) {
+	d.awaitPeer(ctx)
 	var lookups sync.WaitGroup
 	slots := make(chan struct{}, maxAddressLookups)
 	for _, t := range d.tables {
@@ -72,6 +82,19 @@ func (d *DHT) search(ctx context.Context, key cid.Cid, found chan<- peer.AddrInf
 	}
 	lookups.Wait()
 	close(found)
+}
+
+// awaitPeer waits for the first peer of a DHT that has just been joined.
+func (d *DHT) awaitPeer(ctx context.Context) {
+	ticker := time.NewTicker(joinInterval)
+	defer ticker.Stop()
+	for d.Size() == 0 && time.Since(d.joined) < joinPatience {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // findAddresses sends the peer with the addresses that can be found of it.
