@@ -61,6 +61,17 @@ func (m *team) root() nix.StorePath { return m.closure.Root().StorePath }
 
 func (m *team) keys() []string { return []string{m.key.Public().String()} }
 
+// member starts a daemon that serves from store, whose only substituter it is.
+func (m *team) member(name string) (*lab.Daemon, *lab.Nix) {
+	store := m.Nix(name, lab.NixConfig{TrustedKeys: m.keys()})
+	store.Init()
+	d := m.Daemon(name, lab.DaemonConfig{
+		Bootstrap: m.bootstrap, StoreRoot: store.Root, Upstreams: []string{m.upstream.URL}, Keys: m.keys(),
+	})
+	store.Use(d.URL())
+	return d, store
+}
+
 // consumer starts a daemon that knows the bootstrap peer alone, and an empty
 // store whose only substituter it is.
 func (m *team) consumer() (*lab.Daemon, *lab.Nix) {

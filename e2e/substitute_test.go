@@ -12,11 +12,14 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// closurePaths is the size of the closures here.
-const closurePaths = 24
+// The closures here have closurePaths paths, of which one may be large.
+var (
+	closurePaths = lab.Scale(24, 200)
+	largeSize    = int64(lab.Scale(20, 200)) << 20
+)
 
 func TestNixSubstitutesFromAPeerWhenTheUpstreamHasLostItsNARs(t *testing.T) {
-	m := newTeam(t, closurePaths, 20<<20)
+	m := newTeam(t, closurePaths, largeSize)
 	m.upstream.RemoveNARs()
 	consumer, store := m.consumer()
 
@@ -26,7 +29,7 @@ func TestNixSubstitutesFromAPeerWhenTheUpstreamHasLostItsNARs(t *testing.T) {
 	m.checkSubstituted(t, store)
 
 	served := m.provider.Status().P2P.Served
-	if served == nil || served.Sessions < closurePaths {
+	if served == nil || served.Sessions < int64(closurePaths) {
 		t.Errorf("provider served %+v, want at least %d sessions", served, closurePaths)
 	}
 	// Chunks may have travelled compressed, so their bytes are fewer.
@@ -56,8 +59,31 @@ func TestNixSubstitutesFromAPeerWhenTheUpstreamIsOff(t *testing.T) {
 	}
 }
 
+func TestWhoHasSubstitutedProvidesInTurn(t *testing.T) {
+	m := newTeam(t, closurePaths, 0)
+	m.upstream.RemoveNARs()
+	first, store := m.member("first")
+	if err := store.Realise(m.root()); err != nil {
+		t.Fatal(err)
+	}
+	// The watcher sees what Nix has registered, and announces it.
+	first.WaitAnnounced(closurePaths)
+	if err := m.provider.Stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	_, store = m.consumer()
+	if err := store.Realise(m.root()); err != nil {
+		t.Fatal(err)
+	}
+	m.checkSubstituted(t, store)
+	if got := first.Status().P2P.Served; got == nil || got.Sessions < int64(closurePaths) {
+		t.Errorf("the first consumer served %+v, want at least %d sessions", got, closurePaths)
+	}
+}
+
 func TestWithoutAPeerTheUpstreamSuppliesTheBytes(t *testing.T) {
-	m := newTeam(t, closurePaths, 20<<20)
+	m := newTeam(t, closurePaths, largeSize)
 	if err := m.provider.Stop(); err != nil {
 		t.Fatalf("provider ended with %v, want exit code 0", err)
 	}

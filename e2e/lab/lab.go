@@ -38,6 +38,15 @@ type T interface {
 	Fatalf(format string, args ...any)
 }
 
+// Scale returns how much of something a test uses: little as a rule, and all of
+// it in the full run, where NAR_P2P_FULL is set.
+func Scale(little, full int) int {
+	if os.Getenv("NAR_P2P_FULL") != "" {
+		return full
+	}
+	return little
+}
+
 // Lab is one test's set of daemons, stores and caches.
 type Lab struct {
 	t   T

@@ -18,7 +18,8 @@ type Nix struct {
 	Root string
 
 	lab  *Lab
-	host *Host
+	cfg  NixConfig
+	conf string
 	env  []string
 }
 
@@ -36,21 +37,11 @@ type NixConfig struct {
 func (l *Lab) Nix(name string, cfg NixConfig) *Nix {
 	l.t.Helper()
 	dir := l.Dir(name)
-	conf := []string{
-		"build-users-group =",
-		"sandbox = false",
-		"experimental-features = nix-command",
-		"connect-timeout = 5",
-		"substituters = " + strings.Join(cfg.Substituters, " "),
-	}
-	if len(cfg.TrustedKeys) > 0 {
-		conf = append(conf, "trusted-public-keys = "+strings.Join(cfg.TrustedKeys, " "))
-	}
-	l.write(filepath.Join(dir, "conf", "nix.conf"), strings.Join(conf, "\n")+"\n")
 	n := &Nix{
 		Root: filepath.Join(dir, "root"),
 		lab:  l,
-		host: cfg.Host,
+		cfg:  cfg,
+		conf: filepath.Join(dir, "conf", "nix.conf"),
 		env: []string{
 			"PATH=" + os.Getenv("PATH"),
 			"HOME=" + filepath.Join(dir, "home"),
@@ -65,7 +56,30 @@ func (l *Lab) Nix(name string, cfg NixConfig) *Nix {
 	if err := os.MkdirAll(n.Root, 0o755); err != nil {
 		l.t.Fatalf("lab: %v", err)
 	}
+	n.Use(cfg.Substituters...)
 	return n
+}
+
+// Use replaces the substituters.
+func (n *Nix) Use(substituters ...string) {
+	n.lab.t.Helper()
+	conf := []string{
+		"build-users-group =",
+		"sandbox = false",
+		"experimental-features = nix-command",
+		"connect-timeout = 5",
+		"substituters = " + strings.Join(substituters, " "),
+	}
+	if len(n.cfg.TrustedKeys) > 0 {
+		conf = append(conf, "trusted-public-keys = "+strings.Join(n.cfg.TrustedKeys, " "))
+	}
+	n.lab.write(n.conf, strings.Join(conf, "\n")+"\n")
+}
+
+// Init makes the store's database, which Nix otherwise does at its first use.
+func (n *Nix) Init() {
+	n.lab.t.Helper()
+	n.MustRun("nix-store", "--init")
 }
 
 func (l *Lab) write(path, text string) {
@@ -81,7 +95,7 @@ func (l *Lab) write(path, text string) {
 // Run runs a Nix program and returns its standard output. Where it fails, the
 // error holds what it said.
 func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, error) {
-	cmd := n.host.command(ctx, program, args...)
+	cmd := n.cfg.Host.command(ctx, program, args...)
 	cmd.Env = n.env
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
