@@ -31,6 +31,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	err := newStage(ctx).play(demo)
+	lab.Clean()
 	cancel()
 	stop()
 	if err != nil {

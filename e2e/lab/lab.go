@@ -87,14 +87,17 @@ func removeStore(dir string) error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// Main runs a package's tests and removes what New built for them.
+// Main runs a package's tests and then Clean.
 func Main(m *testing.M) int {
-	defer func() {
-		if built.dir != "" {
-			_ = os.RemoveAll(built.dir)
-		}
-	}()
+	defer Clean()
 	return m.Run()
+}
+
+// Clean removes the programs that New has built for all labs of the process.
+func Clean() {
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir) // Only a temporary folder would stay.
+	}
 }
 
 var built struct {
