@@ -3,6 +3,7 @@ package substituter
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,6 +26,9 @@ const (
 	peerTime = 60 * time.Second
 	// stallTime ends a stream that delivers nothing.
 	stallTime = 10 * time.Second
+	// slowBytes is what peers must bring in stallTime of waiting for them while
+	// there is a source that has not had its turn.
+	slowBytes = 1 << 20
 	// maxTries is how often a source that breaks in the middle is opened.
 	maxTries = 3
 )
@@ -36,6 +40,8 @@ type entry struct {
 	source
 	after time.Duration
 	tries int
+	// hadItsTurn is true once it has won a race or failed; not if it was late.
+	hadItsTurn bool
 }
 
 // fetch brings one NAR, from the offset of its gate's digest to its end, out
@@ -99,11 +105,18 @@ func (f *fetch) close() {
 	}
 }
 
+// another reports whether there is a source of which it is not known what it
+// can do.
+func (f *fetch) another() bool {
+	return slices.ContainsFunc(f.plan, func(e *entry) bool { return !e.hadItsTurn && e.tries < maxTries })
+}
+
 // pass copies a stream to the gate until either ends. Its error is the gate's;
 // a source that breaks is only noted.
 func (f *fetch) pass(st *stream) error {
 	k := st.from.kind()
 	f.used = f.used.with(k)
+	st.from.hadItsTurn = true
 	if k == fromPeers {
 		f.gate.Digest().MarkPeers()
 	}
@@ -123,6 +136,10 @@ func (f *fetch) pass(st *stream) error {
 		}
 		if err != nil && digest.Offset() < digest.Target().Size {
 			f.s.log.Debug("source broke off", zap.Stringer("source", k), zap.Int64("offset", digest.Offset()), zap.Error(err))
+			return nil
+		}
+		if k == fromPeers && st.slow() && f.another() {
+			f.s.log.Debug("peers are slow", zap.Int64("offset", digest.Offset()))
 			return nil
 		}
 	}

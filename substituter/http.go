@@ -24,12 +24,17 @@ const (
 // NewHTTPServer returns a server whose timeouts suit Server.Handler: none for
 // a whole response, since a NAR may take hours; the handler bounds each piece.
 func NewHTTPServer(h http.Handler, log *zap.Logger) *http.Server {
+	// What a client does wrong is for nobody to act upon.
+	errorLog, err := zap.NewStdLogAt(log.Named("http"), zap.DebugLevel)
+	if err != nil {
+		panic("substituter: " + err.Error()) // there is such a level
+	}
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxRequestHeader,
-		ErrorLog:          zap.NewStdLog(log.Named("http")),
+		ErrorLog:          errorLog,
 	}
 }
 
@@ -41,7 +46,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !s.addressed(r):
 		http.Error(w, "not a name of this server", http.StatusMisdirectedRequest)
-	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
+	case fromOtherSite(r):
 		// A web page elsewhere must not find out what is cached here, nor make
 		// this node ask for things.
 		http.Error(w, "no requests from other sites", http.StatusForbidden)
@@ -73,6 +78,16 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.passThrough(w, r, name)
 	}
+}
+
+// fromOtherSite reports whether a browser asks on behalf of a page that is not
+// this server's own. Pages of other ports of this machine count as "same-site".
+func fromOtherSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return true
 }
 
 // addressed reports whether the request names this server. A foreign name is

@@ -91,6 +91,9 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"POST", "/", 405, nil},
 		{"OPTIONS", "/nix-cache-info", 405, nil},
 		{"GET", "/nix-cache-info", 403, []string{"Sec-Fetch-Site", "cross-site"}},
+		// Every port of this machine is of one site.
+		{"GET", "/nix-cache-info", 403, []string{"Sec-Fetch-Site", "same-site"}},
+		{"GET", "/nix-cache-info", 200, []string{"Sec-Fetch-Site", "same-origin"}},
 		{"GET", "/nix-cache-info", 200, []string{"Sec-Fetch-Site", "none"}},
 	} {
 		resp, _, err := l.do(tt.method, tt.path, tt.header...)

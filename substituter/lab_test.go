@@ -285,9 +285,10 @@ type holding struct {
 	nar    []byte
 	earned bool
 	known  bool
-	cutAt  int64 // offset at which transfers break, if not 0
-	silent bool  // nothing comes
-	stall  int64 // offset at which the first transfer falls silent, if not 0
+	cutAt  int64    // offset at which transfers break, if not 0
+	silent bool     // nothing comes
+	stall  int64    // offset at which the first transfer falls silent, if not 0
+	next   *holding // takes its place after the first transfer, if not nil
 }
 
 var errPeersGone = errors.New("all peers have gone")
@@ -345,6 +346,9 @@ func (n *network) Open(ctx context.Context, want substituter.Want) (substituter.
 	}
 	copied := *h
 	h.stall = 0
+	if h.next != nil {
+		n.nars[want.Hash] = h.next
+	}
 	return &transfer{network: n, holding: copied, done: ctx.Done(), offset: want.Offset}, nil
 }
 

@@ -11,9 +11,14 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// keepAbsent is how long an upstream's 404 is remembered: long enough for the
-// parallel questions of one nix command, short enough for a fresh build.
-const keepAbsent = 30 * time.Second
+const (
+	// keepAbsent is how long an upstream's 404 is remembered: long enough for
+	// the parallel questions of one nix command, short enough for a fresh build.
+	keepAbsent = 30 * time.Second
+	// storePatience is how long the local store may think about one path. Its
+	// database takes a millisecond.
+	storePatience = 500 * time.Millisecond
+)
 
 // Lookup returns the record of a path in the form in which Nix gets it, and
 // whether strangers may be asked about its NAR. The error may be
@@ -99,7 +104,12 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) *record {
 	switch {
 	case r != nil:
 		s.absent.remove(part)
-		s.records.put(r)
+		// Without signatures the size is the word of whoever sent the record. Of
+		// an upstream it is taken; a peer with a wrong one would keep the path
+		// from us for as long as the record is kept.
+		if r.upstream != "" || s.keys.Signed(r.info) {
+			s.records.put(r)
+		}
 	case definite:
 		s.absent.put(part, struct{}{}, keepAbsent)
 	}
@@ -109,11 +119,8 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) *record {
 // inStore returns the record of a path in the local store, if keys that are
 // trusted have signed it. Nobody is told that the store has it.
 func (s *Server) inStore(ctx context.Context, part nix.HashPart) *record {
-	if s.store == nil {
-		return nil
-	}
-	path, err := s.store.Info(ctx, part)
-	if err != nil {
+	path := s.askStore(ctx, part)
+	if path == nil {
 		return nil
 	}
 	info := path.Narinfo()
@@ -121,6 +128,36 @@ func (s *Server) inStore(ctx context.Context, part nix.HashPart) *record {
 		return nil
 	}
 	return &record{info: s.keys.Clean(info), private: true, fetched: time.Now()}
+}
+
+// askStore returns what the store knows of a path, or nil. A store that does
+// not answer, such as a nix-daemon that hangs, is not waited for: the upstreams
+// are still to be asked.
+func (s *Server) askStore(ctx context.Context, part nix.HashPart) *narstore.PathInfo {
+	if s.store == nil || !s.storeAsks.TryAcquire(1) {
+		return nil
+	}
+	s.tasks.begin()
+	answer := make(chan *narstore.PathInfo, 1)
+	go func() {
+		defer s.tasks.end()
+		defer s.storeAsks.Release(1)
+		path, err := s.store.Info(ctx, part)
+		if err != nil {
+			path = nil
+		}
+		answer <- path
+	}()
+	patience := time.NewTimer(storePatience)
+	defer patience.Stop()
+	select {
+	case path := <-answer:
+		return path
+	case <-patience.C:
+		s.log.Debug("the store does not answer", zap.Stringer("hashPart", part))
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // queueRefresh lets Run ask the upstreams again for a record.

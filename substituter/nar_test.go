@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -292,6 +293,50 @@ func TestResumeBehindALie(t *testing.T) {
 		t.Errorf("verdicts %v on peers that are not to blame", verdicts)
 	}
 	l.get(p.narURL(), http.StatusNotFound, "Range", fmt.Sprintf("bytes=%d-", len(body)+len(rest)))
+}
+
+// The lie shows when another peer's bytes are spooled behind it. Whoever lied,
+// the client has the beginning.
+func TestSpoolBehindALie(t *testing.T) {
+	l := newLab(t)
+	p := l.path("p", large)
+	l.cache.add(p)
+	l.cache.remove(p.info.URL)
+	honest := holding{nar: p.nar, known: true}
+	l.peers.hold(p.info.NARHash, holding{nar: p.flipped(), known: true, earned: true, cutAt: 10 << 20, next: &honest})
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	_, body, err := l.do(http.MethodGet, p.narURL())
+	if err == nil || len(body) == 0 {
+		t.Fatalf("%d bytes, %v", len(body), err)
+	}
+	l.cache.add(p) // and others would complete it
+	l.get(p.narURL(), http.StatusNotFound, "Range", fmt.Sprintf("bytes=%d-", len(body)))
+	l.getNAR(p)
+}
+
+// A stranger who lies must not discredit the upstream, whose line broke.
+func TestSpooledLieBehindAnUpstream(t *testing.T) {
+	l := newLab(t)
+	p := l.path("p", large)
+	l.cache.add(p)
+	l.peers.hold(p.info.NARHash, holding{nar: l.path("other", large).nar})
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	l.cache.fail(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") == "" && strings.HasSuffix(r.URL.Path, ".nar") {
+			w.Header().Set("Content-Length", fmt.Sprint(large))
+			_, _ = w.Write(p.nar[:10<<20])
+		}
+		panic(http.ErrAbortHandler)
+	})
+	_, body, err := l.do(http.MethodGet, p.narURL())
+	if err == nil || len(body) == 0 {
+		t.Fatalf("%d bytes, %v", len(body), err)
+	}
+	l.cache.fail(nil)
+	l.getFrom(p, len(body))
+	l.getNAR(p)
 }
 
 // A resumed request continues the hash where one is kept, and reads the prefix

@@ -50,7 +50,7 @@ func writeText(w http.ResponseWriter, r *http.Request, contentType string, text 
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(text) // a client that has gone is no concern of ours
+		_, _ = (&timedWriter{w: w}).Write(text) // a client that has gone is no concern of ours
 	}
 }
 

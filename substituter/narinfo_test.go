@@ -2,7 +2,10 @@ package substituter_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"slices"
@@ -14,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nar-p2p/nar-p2p/internal/cachetest"
+	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
@@ -147,6 +151,29 @@ func (b stuckBucket) Get(key []byte) ([]byte, error) {
 	return b.bucket.Get(key)
 }
 
+// A database that is locked, or a nix-daemon that hangs, must not stand before
+// the upstreams.
+func TestStoreThatHangs(t *testing.T) {
+	l := newLab(t)
+	p := l.path("p", 10)
+	l.cache.add(p)
+	release := make(chan struct{})
+	l.deps.Store = stuckStore{release: release}
+	l.start()
+	l.getNAR(p)
+	close(release)
+}
+
+type stuckStore struct {
+	store
+	release chan struct{}
+}
+
+func (s stuckStore) Info(ctx context.Context, part nix.HashPart) (*narstore.PathInfo, error) {
+	<-s.release
+	return s.store.Info(ctx, part)
+}
+
 func TestWhoIsAsked(t *testing.T) {
 	known, all := []bool{false}, []bool{true}
 	for _, tt := range []struct {
@@ -207,6 +234,34 @@ func TestRecordsFromPeers(t *testing.T) {
 	if err != nil || got.Fingerprint() != p.info.Fingerprint() {
 		t.Errorf("got %s, %v", body, err)
 	}
+}
+
+// A path that is named after its NAR hash needs no signature; but then its size
+// is the word of a peer, and must not be kept if it was wrong.
+func TestWrongSizeFromPeer(t *testing.T) {
+	l := newLab(t)
+	p := l.path("p", small)
+	hash := sha256.Sum256(fmt.Appendf(nil, "source:sha256:%x:%s:p", p.info.NARHash[:], nix.StoreDir))
+	var part nix.HashPart
+	for i, b := range hash {
+		part[i%len(part)] ^= b
+	}
+	var err error
+	if p.info.StorePath, err = nix.NewStorePath(part, "p"); err != nil {
+		t.Fatal(err)
+	}
+	p.info.CA, p.info.Signatures = "fixed:r:"+p.info.NARHash.String(), nil
+	wrong := *fromPeer(p)
+	wrong.NARSize++
+	l.peers.hold(p.info.NARHash, holding{nar: p.nar})
+	l.peers.add(&wrong)
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	l.get(p.narURL(), http.StatusNotFound)
+	l.peers.mu.Lock()
+	l.peers.records[part] = []*narinfo.Info{fromPeer(p)}
+	l.peers.mu.Unlock()
+	l.getNAR(p)
 }
 
 // fromPeer returns the record as a peer sends it.

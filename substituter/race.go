@@ -58,7 +58,9 @@ func (f *fetch) next(ctx context.Context) (*stream, error) {
 			}
 			cancel()
 			f.failed(a)
-			errs = append(errs, fmt.Errorf("%s: %w", a.from.kind(), a.err))
+			// Not %w: failed has drawn the conclusions, and what the gate has let
+			// through is another matter.
+			errs = append(errs, fmt.Errorf("%s: %v", a.from.kind(), a.err))
 			r.start(ctx)
 		case <-r.late.C:
 			r.start(ctx)
@@ -113,10 +115,14 @@ func (r *race) try(ctx context.Context, cancel context.CancelFunc, e *entry, dig
 
 // failed draws the conclusions from a source that delivered nothing.
 func (f *fetch) failed(a attempt) {
+	a.from.hadItsTurn = true
 	switch {
-	case errors.Is(a.err, verify.ErrMismatch): // spooled: no client has seen it
+	case errors.Is(a.err, verify.ErrMismatch):
+		// No client has seen what was spooled; but if peers gave what went before
+		// it, that may be the wrong part.
 		a.from.tries = maxTries
-		f.s.distrust(f.gate.Digest().Target(), kinds(0).with(a.from.kind()), false)
+		digest := f.gate.Digest()
+		f.s.distrust(digest.Target(), kinds(0).with(a.from.kind()), digest.FromPeers())
 	case errors.Is(a.err, upstream.ErrAbsent):
 		a.from.tries = maxTries
 	}

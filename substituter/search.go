@@ -68,6 +68,7 @@ type answer struct {
 // candidate is what is signed of a record, and all that speaks for it.
 type candidate struct {
 	info               *narinfo.Info
+	fingerprint        string // of info
 	upstream           string
 	inPublic, inSecret bool // a public, a private upstream has it
 }
@@ -248,13 +249,13 @@ func (f *search) take(a answer) *record {
 // signatures of several sources add up. The URL is that of an upstream if any
 // has the record.
 func (f *search) add(a answer) *candidate {
-	c := &candidate{info: a.info}
+	c := &candidate{info: a.info, fingerprint: a.info.Fingerprint()}
 	if a.from >= 0 {
 		m := f.s.upstreams[a.from]
 		c.upstream, c.inPublic, c.inSecret = m.String(), !m.private, m.private
 	}
 	for i, old := range f.seen {
-		if old.info.Fingerprint() != c.info.Fingerprint() {
+		if old.fingerprint != c.fingerprint {
 			continue
 		}
 		first, second := old, c

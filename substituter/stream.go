@@ -17,6 +17,10 @@ type stream struct {
 	cancel context.CancelFunc
 	from   *entry
 	first  []byte // read already
+	// waited is the time spent in Read, and got what came in it, in bytes, since
+	// slow last judged them.
+	waited time.Duration
+	got    int
 }
 
 // prefetch reads the first piece: what a source is started for.
@@ -46,7 +50,22 @@ func (st *stream) read(p []byte) (int, error) {
 	}
 	timer := time.AfterFunc(stallTime, st.cancel)
 	defer timer.Stop()
-	return st.body.Read(p)
+	begin := time.Now()
+	n, err := st.body.Read(p)
+	st.waited += time.Since(begin)
+	st.got += n
+	return n, err
+}
+
+// slow reports whether less than slowBytes came in stallTime. The time in which
+// the client did not read does not count.
+func (st *stream) slow() bool {
+	if st.waited < stallTime {
+		return false
+	}
+	slow := st.got < slowBytes
+	st.waited, st.got = 0, 0
+	return slow
 }
 
 // end cancels and closes the stream. What it has to say no longer matters.

@@ -52,7 +52,8 @@ const (
 	memoryBudget = 256 << 20
 	// maxTransfers bounds the NARs delivered at once. Nix asks for 16.
 	maxTransfers = 64
-	// maxLookups bounds the searches for records at once. Nix asks for 25.
+	// maxLookups bounds the searches for records at once, and the questions to
+	// the local store. Nix asks for 25.
 	maxLookups = 256
 	// refreshers is how many old records are revalidated at once.
 	refreshers = 4
@@ -173,6 +174,7 @@ type Server struct {
 	absent    *expiring[nix.HashPart, struct{}]
 	flights   singleflight.Group
 	lookups   *semaphore.Weighted
+	storeAsks *semaphore.Weighted
 	refresh   chan nix.HashPart
 	transfers *semaphore.Weighted
 	memory    *semaphore.Weighted // bytes
@@ -196,6 +198,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		store: deps.Store, peers: deps.Peers, askable: deps.Askable,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
 		lookups:   semaphore.NewWeighted(maxLookups),
+		storeAsks: semaphore.NewWeighted(maxLookups),
 		refresh:   make(chan nix.HashPart, maxRefresh),
 		transfers: semaphore.NewWeighted(maxTransfers),
 		memory:    semaphore.NewWeighted(memoryBudget),

@@ -2,6 +2,8 @@ package substituter_test
 
 import (
 	"bytes"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -35,6 +37,7 @@ func offline(t *testing.T) (*lab, func(target string) (int, []byte)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.server = server
 	return l, func(target string) (int, []byte) {
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+target, nil)
 		recorder := httptest.NewRecorder()
@@ -107,3 +110,44 @@ func TestDistrustEnds(t *testing.T) {
 		}
 	})
 }
+
+// Whoever asks and does not read must not hold a connection for ever.
+func TestClientThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := offline(t)
+		p := l.path("p", small)
+		l.peers.add(fromPeer(p))
+		l.peers.hold(p.info.NARHash, holding{nar: p.nar})
+		for _, target := range []string{p.narinfoURL(), p.narURL()} {
+			client, far := net.Pipe()
+			conns := make(chan net.Conn, 1)
+			conns <- far
+			done := make(chan error, 1)
+			server := substituter.NewHTTPServer(l.server.Handler(), zap.NewNop())
+			go func() { done <- server.Serve(pipeListener{conns}) }()
+			if _, err := fmt.Fprintf(client, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", target); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if n, err := client.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s: the server still writes: %d bytes", target, n)
+			}
+			client.Close()
+			close(conns)
+			<-done
+		}
+	})
+}
+
+// pipeListener accepts connections until there are no more.
+type pipeListener struct{ conns <-chan net.Conn }
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if conn, ok := <-l.conns; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (pipeListener) Close() error   { return nil }
+func (pipeListener) Addr() net.Addr { return &net.TCPAddr{} }

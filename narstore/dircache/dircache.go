@@ -13,6 +13,7 @@
 package dircache
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/decompress"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -185,7 +187,7 @@ func (s *Store) Open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR
 }
 
 func (s *Store) openNAR(ctx context.Context, root *os.Root, rec *narinfo.Info) (narstore.NAR, error) {
-	if rec.Compression == "none" {
+	if rec.Compression == decompress.None {
 		file, err := openFile(root, rec, rec.NARSize)
 		if err != nil {
 			return nil, err
@@ -199,11 +201,30 @@ func (s *Store) openNAR(ctx context.Context, root *os.Root, rec *narinfo.Info) (
 			if err != nil {
 				return err
 			}
-			content, err = decompress(file, rec.Compression)
+			content, err = plainOf(file, rec)
 			return err
 		})
 		return content, err
 	})
+}
+
+// decompressed is the content of a compressed file.
+type decompressed struct {
+	io.ReadCloser
+
+	file io.Closer
+}
+
+func (d decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d.file.Close()) }
+
+// plainOf returns the NAR in a compressed file, which is closed with it or in
+// case of an error.
+func plainOf(file io.ReadCloser, rec *narinfo.Info) (io.ReadCloser, error) {
+	plain, err := decompress.NewReader(rec.Compression, bufio.NewReader(file), rec.NARSize)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return decompressed{plain, file}, nil
 }
 
 // openFile opens the file of a NAR, which must have that size, or any where size

@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/ulikunitz/xz"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -231,6 +236,64 @@ func TestScratchLimit(t *testing.T) {
 	if _, err := store.Open(ctx, infos[0]); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Open on a closed store = %v, want os.ErrClosed", err)
 	}
+}
+
+// TestAbsurdSizes: what a record says of itself costs neither disk nor memory.
+func TestAbsurdSizes(t *testing.T) {
+	var file bytes.Buffer
+	w, err := xz.WriterConfig{DictCap: 1 << 20}.NewWriter(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good := newRecord(t, "nar", "xz")
+	absurd := newRecord(t, "nar", "xz")
+	absurd.StorePath, err = nix.ParseBaseName("00000000000000000000000000000002-" + "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	absurd.NARHash[0]++
+	absurd.NARSize = math.MaxInt64 - 1
+
+	t.Run("size", func(t *testing.T) {
+		dir := t.TempDir()
+		putFile(t, filepath.Join(dir, "nar"), file.Bytes())
+		put(t, dir, good)
+		put(t, dir, absurd)
+		store := open(t, dircache.Config{Dir: dir})
+		if _, err := readAll(t.Context(), store, good.StorePath); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readAll(t.Context(), store, absurd.StorePath); err == nil || !strings.Contains(err.Error(), "no scratch space") {
+			t.Errorf("Open of a NAR of 8 EiB = %v, want an error that says so", err)
+		}
+	})
+	t.Run("dictionary", func(t *testing.T) {
+		dir := t.TempDir()
+		// The block header: its length, flags, the filter LZMA2 with one byte of
+		// properties, padding, and a checksum.
+		data := bytes.Clone(file.Bytes())
+		header := data[12:20]
+		header[4] = 30 // 128 MiB
+		binary.LittleEndian.PutUint32(data[20:], crc32.ChecksumIEEE(header))
+		putFile(t, filepath.Join(dir, "nar"), data)
+		put(t, dir, good)
+		store := open(t, dircache.Config{Dir: dir})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := readAll(t.Context(), store, good.StorePath); err != nil {
+			t.Error(err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
+			t.Errorf("a NAR of %d bytes took %d bytes of memory", len(content), took)
+		}
+	})
 }
 
 // TestGiveUp: callers that give up leave neither work nor room behind.

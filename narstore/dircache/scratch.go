@@ -85,10 +85,10 @@ func (s *scratch) acquire(hash nix.NARHash, size int64, src source) (*entry, err
 		}
 		return e, nil
 	}
-	for s.used+size > s.limit && s.idle.Len() > 0 {
+	for s.used > s.limit-size && s.idle.Len() > 0 { // no sum: a size can be anything
 		s.evict(s.idle.Back())
 	}
-	if s.used+size > s.limit {
+	if s.used > s.limit-size {
 		return nil, fmt.Errorf("no scratch space: %d bytes are needed, and %d of %d are in use", size, s.used, s.limit)
 	}
 	// The filling serves all who wait for it, so it lasts as long as anybody does.

@@ -31,12 +31,23 @@ type Keys struct {
 // the store path proves the NAR hash it does not prove the size; but then no
 // NAR of a wrong size has that hash.) It says nothing about the other fields.
 func (k *Keys) Check(info *narinfo.Info) error {
-	need := max(k.Threshold, 1)
-	signers := len(info.SignedBy(k.Trusted))
+	signers, need := k.signers(info)
 	if signers >= need || namesItself(info) {
 		return nil
 	}
 	return fmt.Errorf("%w: %s: valid signatures of %d trusted keys, want %d", ErrUntrusted, info.StorePath, signers, need)
+}
+
+// Signed reports whether the signatures alone are enough, so that the NAR size
+// is proven too.
+func (k *Keys) Signed(info *narinfo.Info) bool {
+	signers, need := k.signers(info)
+	return signers >= need
+}
+
+// signers returns how many trusted keys have signed a record, and must have.
+func (k *Keys) signers(info *narinfo.Info) (have, need int) {
+	return len(info.SignedBy(k.Trusted)), max(k.Threshold, 1)
 }
 
 // namesItself reports whether the store path follows from the NAR hash and the

@@ -11,12 +11,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nar-p2p/nar-p2p/internal/decompress"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 )
 
-// readAhead is the buffer between the network and the decompressors, some of
-// which read byte by byte. In bytes.
-const readAhead = 64 << 10
+const (
+	// readAhead is the buffer between the network and the decompressors, some
+	// of which read byte by byte. In bytes.
+	readAhead = 64 << 10
+	// maxOverhead is what headers may add to a small file, in bytes.
+	maxOverhead = 64 << 10
+)
 
 // OpenNAR returns the plain bytes of the NAR that the cache's own record info
 // describes, from offset on and at most up to NARSize. An uncompressed NAR is
@@ -31,7 +36,7 @@ func (c *Client) OpenNAR(ctx context.Context, info *narinfo.Info, offset int64) 
 }
 
 func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) (*stream, error) {
-	if !knownCompression(info.Compression) {
+	if !decompress.Knows(info.Compression) {
 		return nil, fmt.Errorf("compression %.40q is not known", info.Compression)
 	}
 	u, err := c.narURL(info.URL)
@@ -39,7 +44,7 @@ func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) 
 		return nil, err
 	}
 	from := int64(0)
-	if info.Compression == compressionNone {
+	if info.Compression == decompress.None {
 		from = offset
 	}
 	s, err := c.open(ctx, u, from, info.NARSize)
@@ -129,7 +134,7 @@ func (s *stream) begin(resp *http.Response, offset, size int64) error {
 }
 
 func (s *stream) decode(method string, size int64) error {
-	r, err := decode(method, s.plain, size)
+	r, err := decompress.NewReader(method, s.plain, size)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func newTransport() *http.Transport {
 		IdleConnTimeout:        idleTimeout,
 		MaxIdleConnsPerHost:    32, // Nix asks 25 narinfos at once
 		MaxResponseHeaderBytes: maxHeader,
-		DisableCompression:     true, // decode knows more encodings, and bounds them
+		DisableCompression:     true, // package decompress knows more encodings, and bounds them
 	}
 }
 

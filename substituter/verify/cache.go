@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -46,13 +47,19 @@ func NewCache() *Cache {
 // kept for, possibly of none.
 func (c *Cache) Resume(target Target, offset int64) *Digest {
 	d := NewDigest(target)
+	if offset < Interval {
+		return d
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for step := offset / Interval; step > 0; step-- {
-		if s, ok := c.states.Get(position{target.Hash, step}); ok {
-			d.sum, d.offset, d.peers = restore(s.sum), step*Interval, s.peers
-			break
+	best := position{hash: target.Hash}
+	for _, at := range c.of(target.Hash) {
+		if at.step <= offset/Interval && at.step > best.step {
+			best = at
 		}
+	}
+	if s, ok := c.states.Get(best); ok {
+		d.sum, d.offset, d.peers = restore(s.sum), best.step*Interval, s.peers
 	}
 	return d
 }
@@ -74,11 +81,18 @@ func (c *Cache) keep(d *Digest) bool {
 	return true
 }
 
+// of lists where states of a NAR are kept; c.mu is held. It looks through all
+// that are kept, a matter of a millisecond, and not through all steps of the
+// NAR: its size can be anybody's word.
+func (c *Cache) of(hash nix.NARHash) []position {
+	return slices.DeleteFunc(c.states.Keys(), func(at position) bool { return at.hash != hash })
+}
+
 // Drop forgets all states of a NAR, whose bytes have proved wrong.
 func (c *Cache) Drop(target Target) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for step := int64(1); step <= target.Size/Interval; step++ {
-		c.states.Remove(position{target.Hash, step})
+	for _, at := range c.of(target.Hash) {
+		c.states.Remove(at)
 	}
 }

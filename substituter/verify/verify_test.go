@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -202,4 +204,14 @@ func TestCloneGoesOnByItself(t *testing.T) {
 	if got := []bool{c.Matches(), d.Matches()}; !cmp.Equal(got, []bool{true, false}) {
 		t.Errorf("clone and original match: %v, want [true false]", got)
 	}
+}
+
+// A record that proves itself may claim any size.
+func TestStatesOfAnAbsurdSize(t *testing.T) {
+	c := verify.NewCache()
+	target := verify.Target{Hash: nix.NARHash{1}, Size: math.MaxInt64}
+	if d := c.Resume(target, math.MaxInt64-1); d.Offset() != 0 {
+		t.Errorf("resumed at %d", d.Offset())
+	}
+	c.Drop(target)
 }
