@@ -59,7 +59,7 @@ func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, log *za
 func (d *daemon) open(ctx context.Context) error {
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := os.MkdirAll(d.cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+		return fmt.Errorf("state_dir: %w", err)
 	}
 	for _, open := range []func(context.Context) error{
 		d.openControl, d.openHTTP, d.openState, d.openStore, d.openNode, d.openSubstituter,
@@ -92,7 +92,7 @@ func (d *daemon) openControl(ctx context.Context) (err error) {
 func (d *daemon) openHTTP(ctx context.Context) (err error) {
 	d.http, err = listenHTTP(ctx, d.cfg.Substituter.Listen)
 	if err != nil {
-		return fmt.Errorf("substituter: %w", err)
+		return fmt.Errorf("substituter.listen: %w", err)
 	}
 	d.closers = append(d.closers, ignoreClosed(d.http))
 	return nil

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -19,13 +20,18 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/version"
 )
 
+// helpWidth is how wide --help is, in characters.
+const helpWidth = 100
+
 func main() {
 	// The first signal ends the daemon in order. Then it calls release: a second
 	// signal, no longer caught, ends it at once.
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, release, os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprintf(os.Stderr, "nar-p2pd: %v\n", err)
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "nar-p2pd:", strings.TrimSpace(line))
+		}
 		if hint := hintFor(err); hint != "" {
 			fmt.Fprintf(os.Stderr, "nar-p2pd: hint: %s\n", hint)
 		}
@@ -36,14 +42,14 @@ func main() {
 func run(ctx context.Context, release func(), args []string, stdout, stderr io.Writer) error {
 	flags := pflag.NewFlagSet("nar-p2pd", pflag.ContinueOnError)
 	flags.SetOutput(stdout)
-	flags.Usage = func() { fmt.Fprintf(stdout, "Usage: nar-p2pd [flags]\n\n%s", flags.FlagUsages()) }
+	flags.Usage = func() { fmt.Fprintf(stdout, "Usage: nar-p2pd [flags]\n\n%s", flags.FlagUsagesWrapped(helpWidth)) }
 	showVersion := flags.Bool("version", false, "print the version")
 	config.AddFlags(flags)
 	if err := flags.Parse(args); err != nil {
-		return err
+		return usageError{err}
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
 	}
 	if *showVersion {
 		_, err := fmt.Fprintln(stdout, "nar-p2pd", version.String())
@@ -57,8 +63,6 @@ func run(ctx context.Context, release func(), args []string, stdout, stderr io.W
 	if err != nil {
 		return err
 	}
-	if err := logging.CaptureLibp2p(log); err != nil {
-		return err
-	}
+	logging.CaptureLibp2p(log)
 	return runDaemon(ctx, release, cfg, log)
 }

@@ -110,7 +110,12 @@ func texts(addrs []multiaddr.Multiaddr) []string {
 }
 
 var errNoPeers = &control.Error{
-	Status: http.StatusConflict, Message: "profile off has no peers", Hint: "set another profile",
+	Status: http.StatusConflict, Message: "profile off has no peers", Hint: "set another profile in the configuration, such as consume",
+}
+
+var errNoNarinfo = &control.Error{
+	Status: http.StatusNotFound, Message: "neither the store, an upstream nor a peer has a narinfo of it",
+	Hint: "p2pctl status tells whether the upstreams answer and how many peers are connected",
 }
 
 // Provide implements control.Node.
@@ -179,11 +184,15 @@ func (n node) Find(ctx context.Context, target control.Target) (*control.Found, 
 	hash := target.Hash
 	if !target.IsHash {
 		info, strangers, err := n.substituter.Lookup(ctx, target.Part)
+		if errors.Is(err, narstore.ErrNotFound) {
+			return nil, nil, errNoNarinfo
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("narinfo of %s: %w", target.Part, err)
 		}
-		// What this node announces is no secret, wherever it knows it from.
-		strangers = strangers || n.serves() && n.catalog.Explain(ctx, info.StorePath) == nil
+		// What this node announces is no secret, wherever it knows it from. (The
+		// NAR, not the path: a private upstream may have another build of it.)
+		strangers = strangers || n.provides(info.NARHash)
 		if n.cfg.Network == config.PublicNetwork && !strangers {
 			return nil, nil, fmt.Errorf("%s: strangers are not asked about it: %w", info.StorePath, narstore.ErrNotFound)
 		}
@@ -191,35 +200,44 @@ func (n node) Find(ctx context.Context, target control.Target) (*control.Found, 
 	}
 	key := routing.ContentKey(hash)
 	found.NARHash, found.CID = hash.String(), key.String()
-	self := n.node.Status().PeerID
 	return found, func(yield func(control.Provider) bool) {
+		self := n.node.Status()
+		// The DHT is asked by this node, and seldom names it.
+		if n.provides(hash) && !yield(control.Provider{ID: self.PeerID.String(), Addresses: texts(self.Announced), Self: true}) {
+			return
+		}
 		for info := range n.node.FindProviders(ctx, key) {
-			if !yield(control.Provider{ID: info.ID.String(), Addresses: texts(info.Addrs), Self: info.ID == self}) {
+			if info.ID != self.PeerID && !yield(control.Provider{ID: info.ID.String(), Addresses: texts(info.Addrs)}) {
 				return
 			}
 		}
 	}, nil
 }
 
-// logReady tells where the daemon can be reached.
+// provides reports whether peers get the NAR from this node.
+func (n node) provides(hash nix.NARHash) bool {
+	_, _, held := n.catalog.Held(hash)
+	return held && n.serves()
+}
+
+// logReady tells where the daemon can be reached. Where peers can the node has
+// told.
 func (d *daemon) logReady() {
-	url := urlOf(d.http)
-	fields := []zap.Field{
+	d.log.Info("ready",
 		zap.String("version", version.String()),
-		zap.String("substituter", url),
-		zap.String("control", d.cfg.Control.Socket),
 		zap.String("profile", string(d.cfg.Profile)),
-	}
-	if d.node != nil {
-		s := p2pStatus(d.node.Status())
-		fields = append(fields, zap.String("peerId", s.PeerID), zap.Strings("addresses", s.Addresses))
-	}
-	caches := []string{url}
+		zap.String("substituter", urlOf(d.http)),
+		zap.String("control", d.cfg.Control.Socket))
+}
+
+// nixSubstituters is what nix.conf should name as substituters: caches behind
+// this node too, for when it is down.
+func (d *daemon) nixSubstituters() string {
+	caches := []string{urlOf(d.http)}
 	for _, u := range d.substituter.Stats().Upstreams {
 		if !u.Private {
 			caches = append(caches, u.URL)
 		}
 	}
-	line := "substituters = " + strings.Join(caches, " ")
-	d.log.Info("ready", append(fields, zap.String("nixConf", line))...)
+	return strings.Join(caches, " ")
 }

@@ -13,16 +13,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/substituter"
 )
 
 const (
 	// drainTimeout is how long transfers to Nix may go on after the daemon was
 	// told to end: well below systemd's 90 s, and enough for most.
 	drainTimeout = 30 * time.Second
-	// headerTimeout and idleTimeout bound what a silent client costs.
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-	maxHeader     = 16 << 10 // bytes
 )
 
 // run starts every part and waits until ctx ends, or a part fails. Then it
@@ -42,13 +39,9 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	if d.node != nil {
 		part(d.node.Run)
 	}
-	errorLog, err := zap.NewStdLogAt(d.log.Named("http"), zap.DebugLevel)
-	if err != nil {
-		return err
-	}
-	servers := []*http.Server{newServer(d.substituter.Handler()), newServer(d.controlHandler(ctx))}
-	for _, server := range servers {
-		server.ErrorLog = errorLog
+	servers := []*http.Server{
+		substituter.NewHTTPServer(d.substituter.Handler(), d.log),
+		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
 	}
 	for i, l := range []net.Listener{d.http, d.controlSocket} {
 		group.Go(func() error { return serve(servers[i], l) })
@@ -92,7 +85,7 @@ func (d *daemon) awaitReady(ctx context.Context) bool {
 }
 
 func (d *daemon) announceReady() {
-	if err := welcome(d.cfg, d.db, d.log); err != nil {
+	if err := d.welcome(); err != nil {
 		d.log.Warn("not remembered that the owner was told what others can see", zap.Error(err))
 	}
 	d.logReady()
@@ -103,15 +96,6 @@ func (d *daemon) announceReady() {
 func (d *daemon) notify(state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
 		d.log.Warn("systemd not notified", zap.String("state", state), zap.Error(err))
-	}
-}
-
-func newServer(handler http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
 	}
 }
 

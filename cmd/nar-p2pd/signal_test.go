@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"io"
 	"io/fs"
@@ -186,17 +187,36 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	dir := t.TempDir()
-	command := exec.CommandContext(t.Context(), "nar-p2pd", "--profile=off", "--control-socket="+filepath.Join(dir, "sock"),
-		"--state-dir="+dir, "--substituter-listen="+l.Addr().String())
-	out, err := command.CombinedOutput()
-	if err == nil {
-		t.Fatal("nar-p2pd has started")
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	tests := map[string]struct {
+		args []string
+		want string
+	}{
+		"substituter": {
+			[]string{"--profile=off", "--substituter-listen=" + l.Addr().String()},
+			"nar-p2pd: substituter.listen: listen tcp " + l.Addr().String(),
+		},
+		"p2p": {
+			[]string{"--network=test", "--substituter-listen=127.0.0.1:0", "--p2p-listen=/ip4/127.0.0.1/tcp/" + port},
+			"nar-p2pd: p2p: ",
+		},
 	}
-	for _, want := range []string{"substituter: listen tcp " + l.Addr().String(), "address already in use", "hint: find out who listens there"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("%q is not in:\n%s", want, out)
-		}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			dir := t.TempDir()
+			args := append(tt.args, "--store-kind=none", "--control-socket="+filepath.Join(dir, "sock"), "--state-dir="+dir)
+			out, err := exec.CommandContext(ctx, "nar-p2pd", args...).CombinedOutput()
+			if err == nil {
+				t.Fatal("nar-p2pd has started")
+			}
+			for _, want := range []string{tt.want, "address already in use", "hint: find out who listens there"} {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%q is not in:\n%s", want, out)
+				}
+			}
+		})
 	}
 }
 

@@ -49,10 +49,10 @@ func signed(cfg *config.Config) string {
 }
 
 // welcome tells the owner at the first start, and when the answer has changed,
-// what others can see.
-func welcome(cfg *config.Config, db *state.DB, log *zap.Logger) error {
-	bucket, key := db.Bucket("daemon"), []byte("welcome")
-	first, second := visible(cfg)
+// what others can see and how Nix is to be told of the node.
+func (d *daemon) welcome() error {
+	bucket, key := d.db.Bucket("daemon"), []byte("welcome")
+	first, second := visible(d.cfg)
 	told, err := bucket.Get(key)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return err
@@ -60,7 +60,8 @@ func welcome(cfg *config.Config, db *state.DB, log *zap.Logger) error {
 	if string(told) == first {
 		return nil
 	}
-	log.Info(first)
-	log.Info(second)
+	d.log.Info(first)
+	d.log.Info(second)
+	d.log.Info("for nix.conf", zap.String("substituters", d.nixSubstituters()))
 	return bucket.Put(key, []byte(first), 0)
 }

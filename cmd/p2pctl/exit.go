@@ -57,14 +57,17 @@ func exitCode(err error) int {
 	}
 }
 
-func hintFor(err error) string {
+// hintFor says what may be done about an error of cmd, or "".
+func hintFor(cmd *cobra.Command, err error) string {
 	var usage usageError
 	var refusal *control.Error
 	switch {
 	case errors.As(err, &usage):
-		return "see p2pctl --help"
+		return "see " + cmd.CommandPath() + " --help"
 	case errors.Is(err, control.ErrUnreachable):
 		return "start nar-p2pd, or name its socket with --socket or $" + socketEnv
+	case errors.Is(err, control.ErrNotFound):
+		return "p2pctl status tells whether the upstreams answer and how many peers are connected"
 	case errors.As(err, &refusal):
 		return refusal.Hint
 	default:

@@ -39,9 +39,12 @@ func newFetch(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "fetch PATH {-o FILE | --unpack DIR}",
 		Short: "fetch the NAR of a store path, or what is in it",
-		Long: "Fetch the NAR of a store path (or hash part) through the node, from peers or caches, without touching the Nix store.\n\n" +
-			"The record's signature is checked by nar-p2pd; p2pctl itself checks the bytes against the record's NAR hash and size. " +
-			"FILE or DIR appears only once they are right; with -o - the bytes go to standard output as they come, and the exit code tells.",
+		Long: "Fetch the NAR of a store path (or hash part) through the node, from peers or\n" +
+			"caches, without touching the Nix store.\n\n" +
+			"The record's signature is checked by nar-p2pd; p2pctl itself checks the bytes\n" +
+			"against the record's NAR hash and size. FILE or DIR appears only once they are\n" +
+			"right; with -o - the bytes go to standard output as they come, and the exit code\n" +
+			"tells.",
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			part, err := to.check(args[0], o.json)
@@ -59,7 +62,7 @@ func newFetch(o *options) *cobra.Command {
 // check checks the command line and returns the hash part of the path in it.
 func (d destination) check(path string, asJSON bool) (nix.HashPart, error) {
 	if (d.file == "") == (d.unpack == "") {
-		return nix.HashPart{}, errors.New("one of -o FILE and --unpack DIR is needed")
+		return nix.HashPart{}, errors.New("either -o FILE or --unpack DIR is needed")
 	}
 	if d.file == "-" && asJSON {
 		return nix.HashPart{}, errors.New("--json and -o - both write to standard output")
@@ -71,7 +74,34 @@ func (d destination) check(path string, asJSON bool) (nix.HashPart, error) {
 	return target.Part, nil
 }
 
+// checkFree wants the destination to be possible before anything is fetched.
+func (d destination) checkFree() error {
+	if d.file == "-" {
+		return nil
+	}
+	path := filepath.Clean(d.file + d.unpack)
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case d.unpack != "":
+		return fmt.Errorf("%s exists already", path)
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory: name a file in it", path)
+	default:
+		return nil
+	}
+}
+
 func fetch(cmd *cobra.Command, o *options, part nix.HashPart, to destination) error {
+	if err := to.checkFree(); err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	client := o.client()
 	info, err := client.Narinfo(ctx, part)
@@ -153,15 +183,8 @@ func writeFile(r io.Reader, name string) error {
 	return nil
 }
 
-// unpackTo has the tree in r at dest, which must not exist, or nothing.
+// unpackTo has the tree in r at dest, or nothing.
 func unpackTo(ctx context.Context, r io.Reader, dest string) error {
-	_, err := os.Lstat(dest)
-	if err == nil {
-		return fmt.Errorf("%s exists already", dest)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	// In the same directory, as a read-only tree can be renamed only there.
 	dest = filepath.Clean(dest)
 	unfinished := filepath.Join(filepath.Dir(dest), fmt.Sprintf(".%s.%d.part", filepath.Base(dest), os.Getpid()))

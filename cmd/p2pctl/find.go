@@ -17,6 +17,8 @@ type findResult struct {
 	Target string `json:"target"`
 	control.Found
 	Providers []control.Provider `json:"providers"`
+	// Error is why there was nothing to look for.
+	Error string `json:"error,omitempty"`
 }
 
 func newFind(o *options) *cobra.Command {
@@ -24,11 +26,16 @@ func newFind(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "find PATH|NAR-HASH|CID...",
 		Short: "find the peers that provide store paths",
-		Long: "Find the peers that provide the NARs of store paths. A target is a store path, its hash part, a NAR hash " +
-			"(sha256:..., sha256-..., or 52 base-32 characters) or the CID of one.\n\n" +
-			"The CID that is printed can be looked up by every IPFS tool, such as: ipfs routing findprovs CID",
+		Long: "Find the peers that provide the NARs of store paths. A target is a store path,\n" +
+			"its hash part, a NAR hash (sha256:..., sha256-..., or 52 base-32 characters) or\n" +
+			"the CID of one.\n\n" +
+			"The CID that is printed can be looked up by every IPFS tool, such as:\n" +
+			"ipfs routing findprovs CID",
 		Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if timeout <= 0 {
+				return usageError{fmt.Errorf("--timeout %v: is not above 0", timeout)}
+			}
 			for _, arg := range args {
 				if _, err := control.ParseTarget(arg); err != nil {
 					return usageError{err}
@@ -50,7 +57,13 @@ func findAll(cmd *cobra.Command, o *options, targets []string, timeout time.Dura
 	for _, target := range targets {
 		result, err := findOne(cmd, o, client, target, timeout)
 		if err != nil {
-			return fmt.Errorf("%s: %w", target, err)
+			err = fmt.Errorf("%s: %w", target, err)
+			if len(targets) == 1 || exitCode(err) != exitNotFound {
+				return err
+			}
+			// The others may be found.
+			cmd.PrintErrf("p2pctl: %v\n", err)
+			result.Error = err.Error()
 		}
 		if len(result.Providers) == 0 {
 			missing = append(missing, target)

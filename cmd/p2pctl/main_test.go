@@ -126,7 +126,7 @@ const (
 func (node) Status() control.Status {
 	return control.Status{
 		Version: "1.2.3", Started: time.Now().Add(-time.Hour), Profile: "public", Network: "public",
-		Visible:     "strangers can see this.",
+		Visible:     "strangers can see this sentence, which is too long for a line of 80 columns.",
 		Substituter: "http://127.0.0.1:8460",
 		Store:       control.StoreStatus{Kind: "nix", Location: "/", Shareable: 17},
 		StateDir:    "/var/lib/nar-p2p",

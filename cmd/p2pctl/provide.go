@@ -8,7 +8,9 @@ import (
 
 func newProvide(o *options) *cobra.Command {
 	c := pathsCommand(o, "provide PATH...", "share store paths and announce them now", "provided", (*control.Client).Provide)
-	c.Long = "Share store paths, also such as were withdrawn, and announce them to the network now.\n\n" +
-		"Paths are shared by themselves when they may be. One that may not fails with the reason."
+	c.Long = "Share store paths, also such as were withdrawn, and announce them to the\n" +
+		"network now.\n\n" +
+		"Paths are shared by themselves when they may be. One that may not fails with the\n" +
+		"reason."
 	return c
 }

@@ -9,9 +9,11 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/internal/version"
 )
 
 // socketEnv names the daemon's socket where --socket does not.
@@ -28,8 +30,9 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "p2pctl",
 		Short: "control a running nar-p2pd",
-		Long: "p2pctl asks a running nar-p2pd, the peer-to-peer binary cache for Nix, how it is, and tells it what to do.\n\n" +
-			exitCodes,
+		Long: "p2pctl asks a running nar-p2pd, the peer-to-peer binary cache for Nix, how it\n" +
+			"is, and tells it what to do.\n\n" + exitCodes,
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usage(cobra.NoArgs),
@@ -37,6 +40,7 @@ func newRoot() *cobra.Command {
 			return usageError{fmt.Errorf("no command: try %q or %q", "p2pctl status", "p2pctl --help")}
 		},
 	}
+	root.SetVersionTemplate("p2pctl {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
@@ -64,6 +68,30 @@ func printJSON(w io.Writer, v any) error {
 // table returns a writer that aligns columns separated by tabs; it is to be
 // flushed.
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 4, 2, ' ', 0) }
+
+// width returns the columns of the terminal that w is, or those of a usual one.
+func width(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return 80
+}
+
+// wrap breaks text at blanks into lines of at most columns bytes, and longer
+// words.
+func wrap(text string, columns int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > columns {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
+}
 
 // printable keeps what peers wrote (their agent, names in addresses) from
 // moving the terminal's cursor.

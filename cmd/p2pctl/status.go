@@ -28,12 +28,17 @@ func newStatus(o *options) *cobra.Command {
 	}
 }
 
+// nameColumn is the width of the column of names with the gap behind it.
+const nameColumn = len("substituter  ")
+
 func printStatus(w io.Writer, s *control.Status) error {
 	t := table(w)
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
 	row("profile", "%s, network %s", s.Profile, s.Network)
-	row("", "%s", s.Visible)
+	for _, line := range wrap(s.Visible, width(w)-nameColumn) {
+		row("", "%s", line)
+	}
 	row("substituter", "%s", s.Substituter)
 	if s.Store.Kind == "none" {
 		row("store", "none: fetches only")

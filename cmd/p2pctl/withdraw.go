@@ -9,6 +9,7 @@ import (
 func newWithdraw(o *options) *cobra.Command {
 	c := pathsCommand(o, "withdraw PATH...", "stop sharing store paths", "withdrawn", (*control.Client).Withdraw)
 	c.Long = "Stop sharing store paths, until they are provided again.\n\n" +
-		"Peers are told \"not held\" at once. What the DHT was told cannot be taken back: it forgets within 48 hours."
+		"Peers are told \"not held\" at once. What the DHT was told cannot be taken back: it\n" +
+		"forgets within 48 hours."
 	return c
 }

@@ -20,8 +20,9 @@ import (
 // protocol IDs.
 const maxNetworkName = 32
 
-// maxSocketPath is the longest path of the control socket: sun_path has 108 bytes
-// with the final NUL (unix(7)), and one is for the name under which it is made.
+// maxSocketPath is the longest path of the control socket, in bytes: of the 107
+// that a unix socket may have (unix(7)), one is for the name under which it is
+// made.
 const maxSocketPath = 106
 
 func checkNetworkName(s string) error {
@@ -40,7 +41,7 @@ func checkAbsolute(s string) error {
 
 func checkSocket(s string) error {
 	if len(s) > maxSocketPath {
-		return fmt.Errorf("is longer than %d bytes, the limit for a unix socket", maxSocketPath)
+		return fmt.Errorf("has %d bytes, and the path of a unix socket at most %d: set control.socket to a shorter one", len(s), maxSocketPath)
 	}
 	return checkAbsolute(s)
 }
@@ -70,10 +71,13 @@ func checkHostName(s string) error {
 	return nil
 }
 
-func checkMultiaddr(s string) error {
-	_, err := multiaddr.NewMultiaddr(s)
+func checkListenAddr(s string) error {
+	addr, err := multiaddr.NewMultiaddr(s)
 	if err != nil {
 		return fmt.Errorf("is not a multiaddr such as /ip4/0.0.0.0/tcp/8461: %w", err)
+	}
+	if _, last := multiaddr.SplitLast(addr); last == nil || last.Protocol().Code != multiaddr.P_TCP && last.Protocol().Code != multiaddr.P_QUIC_V1 {
+		return errors.New("does not end in /tcp/<port> or /udp/<port>/quic-v1")
 	}
 	return nil
 }

@@ -163,6 +163,9 @@ func (c *Config) finish(env environment) error {
 	if c.Control.Socket == "" {
 		c.Control.Socket = controlSocket(env, c.StateDir)
 	}
+	if err := checkSocket(c.Control.Socket); err != nil {
+		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
+	}
 	return errors.Join(c.checkNetwork(), c.checkStore(), c.checkTrust())
 }
 

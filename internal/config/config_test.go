@@ -206,10 +206,12 @@ func TestErrors(t *testing.T) {
 	}{
 		"unknown key":             {file: "[p2p]\nlisten_on = []", want: `config.toml: unknown key "p2p.listen_on": did you mean "p2p.listen"?`},
 		"unknown table":           {file: "[peer]\nallow = []", want: `unknown key "peer.allow": did you mean "p2p.allow"?`},
-		"unknown upstream key":    {file: "[[upstream]]\nuri = 'http://x.example'", want: `upstream: number 1: unknown key "uri": did you mean "url"?`},
+		"unknown upstream key":    {file: "[[upstream]]\nuri = 'http://x.example'", want: `upstream: number 1: unknown key "uri": its keys are url, public_keys and private`},
+		"far from every key":      {file: "frobnicate = 1", want: "unknown key \"frobnicate\"\n"},
+		"upstream as a table":     {file: "[upstream]\nurl = 'http://x.example'", want: `config.toml: upstream: is a list of tables: write [[upstream]]`},
 		"upstream without url":    {file: "[[upstream]]\nprivate = true", want: `upstream: number 1: url is missing`},
-		"unknown variable":        {environ: []string{"NAR_P2P_PROFIL=off"}, want: "unknown environment variable NAR_P2P_PROFIL: did you mean NAR_P2P_PROFILE?"},
-		"broken TOML":             {file: "profile = ", want: "config.toml: toml:"},
+		"unknown variable":        {environ: []string{"NAR_P2P_PROFIL=off"}, want: "unknown environment variable NAR_P2P_PROFIL: did you mean \"NAR_P2P_PROFILE\"?"},
+		"broken TOML":             {file: "profile = ", want: "config.toml:1: toml:"},
 		"no such file":            {args: []string{"--config=/does/not/exist"}, want: "/does/not/exist: no such file"},
 		"wrong type":              {file: "network = 3", want: "config.toml: network: 3: is not text"},
 		"value for a table":       {file: "log = 'debug'", want: `unknown key "log"`},
@@ -229,6 +231,7 @@ func TestErrors(t *testing.T) {
 		"deadline without unit":   {file: "[substituter]\ndeadline = 5", want: "substituter.deadline: 5: is not a duration with its unit"},
 		"deadline":                {args: []string{"--substituter-deadline=10m"}, want: `"10m": is not between 100ms and 1m0s`},
 		"multiaddr":               {args: []string{"--p2p-listen=127.0.0.1:1"}, want: `--p2p-listen: "127.0.0.1:1": is not a multiaddr`},
+		"multiaddr without port":  {args: []string{"--p2p-listen=/ip4/127.0.0.1"}, want: `"/ip4/127.0.0.1": does not end in /tcp/<port> or`},
 		"bootstrap without peer":  {args: []string{"--p2p-bootstrap=/ip4/127.0.0.1/tcp/1"}, want: `does not end in /p2p/<peer ID>`},
 		"infrastructure":          {args: []string{"--p2p-infrastructure=maybe"}, want: "--p2p-infrastructure: maybe: is neither true nor false"},
 		"host name":               {args: []string{"--substituter-hosts=http://a"}, want: `--substituter-hosts: "http://a": is not a host name`},
@@ -240,13 +243,14 @@ func TestErrors(t *testing.T) {
 		"threshold":               {args: []string{"--trust-threshold=2"}, want: `trust.threshold: 2 signatures are wanted, but only 1 keys are trusted`},
 		"no trusted key":          {args: []string{"--trust-public-keys="}, want: `trust.threshold: 1 signatures are wanted, but only 0 keys`},
 		"upstream scheme":         {args: []string{"--upstream=s3://bucket"}, want: `url: "s3://bucket": is not an http:// or https:// URL`},
-		"long socket path":        {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `is longer than 106 bytes`},
+		"long socket path":        {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
+		"long default socket":     {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
 		"no home":                 {environ: []string{"HOME="}, want: "state_dir: neither"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := load(t, tt.file, tt.environ, tt.args)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error()+"\n", tt.want) {
 				t.Errorf("Load() = %v, %v, want an error with %q", got, err, tt.want)
 			}
 		})

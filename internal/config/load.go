@@ -85,16 +85,32 @@ func (c *Config) loadFile(table []setting, flags *pflag.FlagSet, vars environmen
 	c.File = path
 	k := koanf.New(".")
 	if err := k.Load(file.Provider(path), toml.Parser()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", position(path, err), err)
 	}
 	known := names(table, func(s setting) string { return s.name })
 	for _, key := range k.Keys() {
-		if slices.Contains(known, key) || isEmptyTable(k, key, known) {
+		if isBelow(key, known) || isEmptyTable(k, key, known) {
 			continue
 		}
-		return fmt.Errorf("%s: unknown key %q: did you mean %q?", path, key, nearest(key, known))
+		return fmt.Errorf("%s: unknown key %q%s", path, key, suggestion(key, known))
 	}
 	return apply(k, table, func(s setting) string { return path + ": " + s.name })
+}
+
+// position adds to path the line of a mistake in it, where the error tells.
+func position(path string, err error) string {
+	var at interface{ Position() (row, column int) }
+	if !errors.As(err, &at) {
+		return path
+	}
+	row, _ := at.Position()
+	return fmt.Sprintf("%s:%d", path, row)
+}
+
+// isBelow reports whether key is known, or is in a table that stands where the
+// value of one should. The latter has its own check say so.
+func isBelow(key string, known []string) bool {
+	return slices.ContainsFunc(known, func(name string) bool { return key == name || strings.HasPrefix(key, name+".") })
 }
 
 // isEmptyTable reports whether key is a table of ours, such as [log], with
@@ -151,8 +167,7 @@ func loadEnvironment(table []setting, environ []string) error {
 		return err
 	}
 	if len(unknown) > 0 {
-		return fmt.Errorf("unknown environment variable %s: did you mean %s?",
-			unknown[0], nearest(unknown[0], names(table, setting.env)))
+		return fmt.Errorf("unknown environment variable %s%s", unknown[0], suggestion(unknown[0], names(table, setting.env)))
 	}
 	return apply(k, table, func(s setting) string { return "$" + s.env() })
 }
@@ -180,9 +195,14 @@ func names(table []setting, name func(setting) string) []string {
 	return all
 }
 
-// nearest returns the name that takes the fewest edits to reach.
-func nearest(name string, known []string) string {
-	return slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+// suggestion asks whether the name that takes the fewest edits to reach was
+// meant, unless it takes too many.
+func suggestion(name string, known []string) string {
+	nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	if distance(name, nearest) > max(2, len(name)/2) {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", nearest)
 }
 
 // distance is Levenshtein's, over bytes.

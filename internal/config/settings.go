@@ -55,7 +55,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "log.level", value: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
-			doc: "The least severe messages to log. libp2p is logged from `warn` on, or from `debug` where this is `debug`.",
+			doc: "The least severe messages to log. Of libp2p and its DHT only what is `warn` or worse is logged, or from `info` on where this is `debug`; of the database always from `warn` on.",
 		},
 		{
 			name: "log.format", value: oneOf(&c.Log.Format, "console", "json"),
@@ -110,7 +110,7 @@ func settings(c *Config) []setting {
 				"`localhost` and the address that was connected to always work; every other name is refused, against DNS rebinding.",
 		},
 		{
-			name: "p2p.listen", value: list(&c.P2P.Listen, checkMultiaddr),
+			name: "p2p.listen", value: list(&c.P2P.Listen, checkListenAddr),
 			doc: "The multiaddrs on which peers reach the node. Port 0 picks a free one.",
 		},
 		{

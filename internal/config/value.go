@@ -238,6 +238,9 @@ func (z sizeValue) kind() string { return "size" }
 type upstreams struct{ field *[]Upstream }
 
 func (u upstreams) set(v any) error {
+	if _, single := v.(map[string]any); single {
+		return errors.New("is a list of tables: write [[upstream]]")
+	}
 	tables, ok := v.([]any)
 	if !ok || len(tables) > 0 && isText(tables[0]) {
 		urls, err := itemsOf(v)
@@ -284,7 +287,7 @@ func (u *Upstream) set(table map[string]any) error {
 		case "private":
 			err = boolean(&u.Private).set(v)
 		default:
-			return fmt.Errorf("unknown key %q: did you mean %q?", key, nearest(key, []string{"url", "public_keys", "private"}))
+			return fmt.Errorf("unknown key %q: its keys are url, public_keys and private", key)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)

@@ -60,6 +60,8 @@ func dialAny(ctx context.Context, sockets []string) (net.Conn, error) {
 	switch {
 	case reason == nil:
 		reason = fmt.Errorf("no socket at %s", strings.Join(sockets, " or "))
+	case errors.Is(reason, syscall.EINVAL):
+		reason = fmt.Errorf("%w: the path of a unix socket has at most 107 bytes", reason)
 	case errors.Is(reason, syscall.EACCES):
 		reason = fmt.Errorf("%w: only its user and the group %s may", reason, Group)
 	}

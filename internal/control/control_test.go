@@ -130,7 +130,7 @@ func TestProvide(t *testing.T) {
 	}
 	want := []control.PathResult{
 		{Path: paths[0].String()},
-		{Path: paths[1].String(), NotFound: true, Error: "here: narstore: no such valid path"},
+		{Path: paths[1].String(), NotFound: true, Error: "this node's store does not have it"},
 		{Path: paths[2].String(), Error: "not for others"},
 		{Path: paths[0].String()},
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -139,9 +140,11 @@ func forPaths(r *http.Request, do func(context.Context, []nix.StorePath) []error
 	response := &PathsResponse{Results: make([]PathResult, len(paths))}
 	for i, err := range do(r.Context(), paths) {
 		result := PathResult{Path: paths[i].String()}
-		if err != nil {
-			result.Error = err.Error()
-			result.NotFound = errors.Is(err, narstore.ErrNotFound)
+		switch {
+		case errors.Is(err, narstore.ErrNotFound):
+			result.Error, result.NotFound = "this node's store does not have it", true
+		case err != nil:
+			result.Error = strings.TrimPrefix(err.Error(), "share: "+result.Path+": ")
 		}
 		response.Results[i] = result
 	}

@@ -1,6 +1,7 @@
 package logging
 
 import (
+	"strings"
 	"time"
 
 	golog "github.com/ipfs/go-log/v2"
@@ -19,33 +20,34 @@ const sampleInterval = 10 * time.Minute
 // by it.
 const unclosedBatch = "batch not committed or canceled"
 
-// CaptureLibp2p sends what libp2p (slog) and kad-dht (go-log) log to log, from
-// warnings on (of the DHT from errors on: it warns whenever there is nobody to
-// ask), or everything where log itself passes debug messages. Both keep their
-// handlers for the whole process, from their first message on: call it once,
-// before anything of libp2p starts.
-func CaptureLibp2p(log *zap.Logger) error {
+// CaptureLibp2p sends what libp2p (slog), kad-dht and Badger (go-log) log to
+// log: warnings and worse, or also what they inform of where log itself passes
+// debug messages. Their own debug messages, several for every stream and write,
+// would drown ours. All keep their handlers for the whole process, from their
+// first message on: call it once, before anything of libp2p starts.
+func CaptureLibp2p(log *zap.Logger) {
 	core := libp2pCore(log.Core())
 	gologshim.SetDefaultHandler(zapslog.NewHandler(core, zapslog.WithName("libp2p")))
 	golog.SetAllLoggers(golog.LogLevel(zapcore.LevelOf(core)))
 	golog.SetPrimaryCore(core)
-	if core.Enabled(zapcore.DebugLevel) {
-		return nil
-	}
-	return golog.SetLogLevelRegex("^dht", zapcore.ErrorLevel.String())
 }
 
 func libp2pCore(core zapcore.Core) zapcore.Core {
 	if core.Enabled(zapcore.DebugLevel) {
-		return core
+		return raise(quiet{core}, zapcore.InfoLevel)
 	}
-	if raised, err := zapcore.NewIncreaseLevelCore(core, zapcore.WarnLevel); err == nil {
-		core = raised
-	} // else core is above warnings already
-	return zapcore.NewSamplerWithOptions(quiet{core}, sampleInterval, 1, 0)
+	return zapcore.NewSamplerWithOptions(raise(quiet{core}, zapcore.WarnLevel), sampleInterval, 1, 0)
 }
 
-// quiet drops unclosedBatch.
+// raise drops what is below least.
+func raise(core zapcore.Core, least zapcore.Level) zapcore.Core {
+	if raised, err := zapcore.NewIncreaseLevelCore(core, least); err == nil {
+		return raised
+	}
+	return core // which is above least already
+}
+
+// quiet drops and lowers what says nothing to the owner of a node.
 type quiet struct{ zapcore.Core }
 
 // With implements zapcore.Core.
@@ -53,8 +55,14 @@ func (q quiet) With(fields []zapcore.Field) zapcore.Core { return quiet{q.Core.W
 
 // Check implements zapcore.Core.
 func (q quiet) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if entry.Message == unclosedBatch {
+	switch {
+	case entry.Message == unclosedBatch:
 		return checked
+	case strings.HasPrefix(entry.LoggerName, "badger") && entry.Level < zapcore.WarnLevel:
+		return checked
+	case strings.HasPrefix(entry.LoggerName, "dht") && entry.Level == zapcore.WarnLevel:
+		// It warns whenever there is nobody to ask, as at every start.
+		entry.Level = zapcore.DebugLevel
 	}
 	return q.Core.Check(entry, checked)
 }

@@ -3,10 +3,12 @@ package logging_test
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/gologshim"
 	"go.uber.org/zap"
@@ -48,9 +50,7 @@ func TestCaptureLibp2p(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := logging.CaptureLibp2p(log); err != nil {
-		t.Fatal(err)
-	}
+	logging.CaptureLibp2p(log)
 	libp2p := gologshim.Logger("some-system")
 	libp2p.Info("not wanted")
 	for range 50 {
@@ -73,5 +73,37 @@ func TestCaptureLibp2p(t *testing.T) {
 		if !strings.Contains(got, part) {
 			t.Errorf("%q is not in\n%s", part, got)
 		}
+	}
+}
+
+// TestCaptureDebug looks at go-log alone, as libp2p has its handler by now.
+func TestCaptureDebug(t *testing.T) {
+	var b bytes.Buffer
+	log, err := logging.New(&b, "debug", logging.Console)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loggers := map[string]*golog.ZapEventLogger{"dht/part": golog.Logger("dht/part"), "badger4": golog.Logger("badger4")}
+	logging.CaptureLibp2p(log)
+	for name, say := range loggers {
+		say.Debug(name, " debug")
+		say.Info(name, " info")
+		say.Warn(name, " warning")
+		say.Error(name, " error")
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	for i, line := range lines {
+		_, lines[i], _ = strings.Cut(line, " ")
+	}
+	slices.Sort(lines)
+	want := []string{
+		"DEBUG dht/part dht/part warning",
+		"ERROR badger4 badger4 error",
+		"ERROR dht/part dht/part error",
+		"INFO dht/part dht/part info",
+		"WARN badger4 badger4 warning",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("logged (-want +got):\n%s", diff)
 	}
 }
