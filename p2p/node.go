@@ -121,6 +121,7 @@ func (n *Node) start() (*live, error) {
 		LANOnly:        cfg.Profile == LAN,
 		Infrastructure: cfg.Infrastructure,
 		Protocols:      exchange.Protocols(prefix),
+		Service:        exchange.ServiceName,
 		UserAgent:      cfg.UserAgent,
 		Bandwidth:      l.bandwidth,
 		Registerer:     cfg.Registerer,

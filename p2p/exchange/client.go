@@ -28,15 +28,16 @@ type ClientConfig struct {
 	ConnectTimeout time.Duration
 	// QueryTimeout bounds one Have or Narinfos, connected or not; 0 is 10 s.
 	QueryTimeout time.Duration
-	// StallTimeout is how long a session waits for one message, or for one chunk
-	// to come in whole; 0 is 15 s.
+	// StallTimeout is how long a session waits for one message, for 4 KiB of a
+	// manifest, or for one chunk to come in whole; 0 is 8 s. Whoever reads the NAR
+	// has little more patience, and another provider is to take over within it.
 	StallTimeout time.Duration
 }
 
 func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.ConnectTimeout, 15*time.Second)
 	setDefault(&c.QueryTimeout, 10*time.Second)
-	setDefault(&c.StallTimeout, 15*time.Second)
+	setDefault(&c.StallTimeout, 8*time.Second)
 	return c
 }
 

@@ -40,8 +40,8 @@ const (
 	// cost throughput: at 4 KiB, 40 % of it.
 	writeSize = 128 << 10
 	// minPiece is how many bytes of a manifest are gathered for one piece, so
-	// that one computed slowly does not travel entry by entry. They describe some
-	// 6 MiB of NAR.
+	// that one computed slowly does not travel entry by entry, and how many a
+	// client expects within its stall timeout. They describe some 6 MiB of NAR.
 	minPiece = 4 << 10
 	// maxRetryAfter is the longest time for which a peer may put us off.
 	maxRetryAfter = 5 * time.Minute

@@ -55,11 +55,13 @@ func (s *Server) serveNAR(ctx context.Context, st network.Stream, out *outbox) e
 // serve answers requests until the client ends the stream. A request that is
 // refused ends the session without an error.
 func (n *shownNAR) serve(ctx context.Context) error {
+	timeout := n.cfg.RequestTimeout
 	for first := true; ; first = false {
 		var req wirepb.NARRequest
-		if err := n.awaitRequest(n.in, &req, maxNARRequest); err != nil {
+		if err := n.awaitRequest(n.in, &req, maxNARRequest, timeout); err != nil {
 			return err
 		}
+		timeout = n.cfg.IdleTimeout
 		open, isOpen := req.GetRequest().(*wirepb.NARRequest_Open)
 		if isOpen != first {
 			return fmt.Errorf("%w: the first request, and only that, is open", ErrProtocol)
@@ -166,6 +168,10 @@ func (n *shownNAR) run(ctx context.Context, m *wirepb.Run) (more bool, err error
 	run, err := spanFromWire(m)
 	if err != nil {
 		return false, err
+	}
+	// The NAR may have been withdrawn since it was opened.
+	if _, _, held := n.shelf.Held(n.hash); !held {
+		return n.refuse(wirepb.Status_STATUS_NOT_HELD, 0)
 	}
 	if n.nar == nil {
 		nar, err := n.shelf.Open(ctx, n.hash)

@@ -20,7 +20,7 @@ const queryBuffer = 4 << 10
 // serveHave answers the one request of a have stream.
 func (s *Server) serveHave(_ context.Context, st network.Stream, out *outbox) error {
 	var req wirepb.HaveRequest
-	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxHaveRequest); err != nil {
+	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxHaveRequest, s.cfg.RequestTimeout); err != nil {
 		return err
 	}
 	hashes, err := fixedFromWire[nix.NARHash](req.GetNarHashes(), MaxHashes)
@@ -39,7 +39,7 @@ func (s *Server) serveHave(_ context.Context, st network.Stream, out *outbox) er
 // serveNarinfo answers the one request of a narinfo stream.
 func (s *Server) serveNarinfo(ctx context.Context, st network.Stream, out *outbox) error {
 	var req wirepb.NarinfoRequest
-	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxNarinfoRequest); err != nil {
+	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxNarinfoRequest, s.cfg.RequestTimeout); err != nil {
 		return err
 	}
 	parts, err := fixedFromWire[nix.HashPart](req.GetHashParts(), MaxHashParts)

@@ -34,6 +34,9 @@ type ServerConfig struct {
 	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
 	// and one open NAR.
 	Sessions, SessionsPerPeer int
+	// RequestTimeout is how long a stream may be without its first request; 0 is
+	// 10 s. Until then it occupies a place for nothing.
+	RequestTimeout time.Duration
 	// IdleTimeout is how long a session may be without a request; 0 is 2 minutes.
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a peer may take to read 128 KiB; 0 is 30 s.
@@ -53,6 +56,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	}
 	setDefault(&c.Sessions, 64)
 	setDefault(&c.SessionsPerPeer, 16)
+	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 10*time.Second)
@@ -85,8 +89,8 @@ type Server struct {
 	mu       sync.Mutex
 	draining bool
 	streams  map[network.Stream]struct{}
-	// served counts streams; it grows only while draining is false.
-	served sync.WaitGroup
+	// idle is closed once draining is set and no stream is left.
+	idle chan struct{}
 }
 
 // NewServer returns a server that answers from shelf once it runs.
@@ -102,6 +106,7 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 		sessions: newSlots(cfg.Sessions, cfg.SessionsPerPeer),
 		queries:  newSlots(cfg.Sessions, cfg.SessionsPerPeer),
 		streams:  make(map[network.Stream]struct{}),
+		idle:     make(chan struct{}),
 	}
 	s.buffers.New = newBuffer
 	s.outboxes.New = func() any { return &outbox{} }
@@ -112,8 +117,8 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 }
 
 // Run answers peers until ctx ends. Then it takes no more requests, lets those
-// under way finish within the drain timeout, and returns nil. It may be called
-// once.
+// under way finish within the drain timeout, and returns nil. Requests that hang
+// in the shelf, as on a dead disk, it leaves behind. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	// Requests outlive ctx by the drain timeout.
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -134,8 +139,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain waits for the streams under way, for the drain timeout at most.
-func (s *Server) drain(cancel context.CancelFunc) {
+// unwindTimeout is how long streams that were reset may take to notice.
+const unwindTimeout = time.Second
+
+// drain waits for the streams under way, for the drain timeout at most. Then it
+// resets them.
+func (s *Server) drain(reset context.CancelFunc) {
 	s.mu.Lock()
 	s.draining = true
 	for st := range s.streams {
@@ -143,10 +152,27 @@ func (s *Server) drain(cancel context.CancelFunc) {
 		// gone already, or gets its reset below.
 		_ = st.SetReadDeadline(time.Unix(1, 0))
 	}
+	s.leave()
 	s.mu.Unlock()
-	timer := time.AfterFunc(s.cfg.DrainTimeout, cancel)
+	if s.awaitIdle(s.cfg.DrainTimeout) {
+		return
+	}
+	reset()
+	if !s.awaitIdle(unwindTimeout) {
+		s.log.Warn("requests hang in the store", zap.Int("streams", s.open()))
+	}
+}
+
+// awaitIdle waits for the last stream to end, and reports whether it has.
+func (s *Server) awaitIdle(patience time.Duration) bool {
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	s.served.Wait()
+	select {
+	case <-s.idle:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // service is one protocol's handler.
@@ -212,24 +238,37 @@ func (s *Server) begin(st network.Stream) bool {
 		return false
 	}
 	s.streams[st] = struct{}{}
-	s.served.Add(1)
 	return true
 }
 
 func (s *Server) end(st network.Stream) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.streams, st)
-	s.mu.Unlock()
-	s.served.Done()
+	s.leave()
+}
+
+// leave tells drain where no stream is left; mu is held.
+func (s *Server) leave() {
+	if s.draining && len(s.streams) == 0 {
+		close(s.idle)
+	}
+}
+
+// open returns the number of streams.
+func (s *Server) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
 }
 
 // errDraining ends a session between two requests.
 var errDraining = errors.New("the server is stopping")
 
-// awaitRequest reads the next request of a stream. The error is io.EOF where
-// the peer has ended it, and errDraining where the server is ending.
-func (s *Server) awaitRequest(in *inbox, m proto.Message, limit int) error {
-	if err := in.wait(s.cfg.IdleTimeout); err != nil {
+// awaitRequest reads the next request of a stream within timeout. The error is
+// io.EOF where the peer has ended it, and errDraining where the server is ending.
+func (s *Server) awaitRequest(in *inbox, m proto.Message, limit int, timeout time.Duration) error {
+	if err := in.wait(timeout); err != nil {
 		return err
 	}
 	// The deadline stands before the question whether to drain, and drain sets

@@ -125,11 +125,16 @@ func (s *Session) awaitOpened() error {
 	return nil
 }
 
-// next reads the next message, which must not be a refusal.
+// next reads the next message within the stall timeout.
 func (s *Session) next() (*wirepb.NARResponse, error) {
 	if err := s.in.wait(s.stall); err != nil {
 		return nil, err
 	}
+	return s.read()
+}
+
+// read reads the next message, which must not be a refusal.
+func (s *Session) read() (*wirepb.NARResponse, error) {
 	answer := &wirepb.NARResponse{}
 	if err := s.in.read(answer, maxNARResponse); err != nil {
 		return nil, cutShort(err)
@@ -168,11 +173,18 @@ func (s *Session) ReceiveManifest(narSize int64, emit func(piece []byte) error) 
 	return root, nil
 }
 
-// receiveManifest reads pieces of limit bytes in all at most.
+// receiveManifest reads pieces of limit bytes in all at most. A peer that sends
+// less than minPiece bytes within the stall timeout has stalled.
 func (s *Session) receiveManifest(limit int64, emit func(piece []byte) error) (root chunk.Root, err error) {
 	sum := sha256.New()
-	for {
-		answer, err := s.next()
+	for fresh := minPiece; ; {
+		if fresh >= minPiece {
+			if err := s.in.wait(s.stall); err != nil {
+				return root, err
+			}
+			fresh = 0
+		}
+		answer, err := s.read()
 		if err != nil {
 			return root, err
 		}
@@ -183,6 +195,7 @@ func (s *Session) receiveManifest(limit int64, emit func(piece []byte) error) (r
 			if len(piece) == 0 || len(piece) > maxPiece || limit < 0 {
 				return root, fmt.Errorf("%w: piece of %d bytes, %d too many in all", ErrProtocol, len(piece), max(0, -limit))
 			}
+			fresh += len(piece)
 			sum.Write(piece)
 			if err := emit(piece); err != nil {
 				return root, err

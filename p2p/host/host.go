@@ -22,6 +22,7 @@ import (
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -45,10 +46,15 @@ const (
 // Infrastructure serves offices: many nodes behind one address.
 const (
 	infraHighConns   = 2_000
-	infraConnsPerIP4 = 512
+	infraConnsPerNet = 512
+	infraConnRate    = 20 // connections per second from one network
 	infraMaxMemory   = 1 << 30
 	infraMaxFDs      = 8_192
 )
+
+// servicePeerMemory is what serving one peer may take, in bytes: 16 sessions of
+// 1 MiB, which libp2p grants up to 60 % of a limit.
+const servicePeerMemory = 32 << 20
 
 // maxProtocolStreams bounds the streams of one protocol with one peer, in each
 // direction. The stream protocols bound themselves lower; this stops who opens
@@ -75,6 +81,8 @@ type Config struct {
 	// Nil: none. Without either the host cannot be reached behind a NAT, but
 	// can still reach others.
 	RelaySource func(num int) []peer.AddrInfo
+	// Service is the name, for the resource manager, of who serves Protocols.
+	Service string
 	// Protocols are those whose streams are to be limited for each peer.
 	Protocols []protocol.ID
 	// UserAgent is told to every peer.
@@ -155,13 +163,31 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 			Memory:          maxMemory,
 		}, rcmgr.BaseLimitIncrease{})
 	}
+	if cfg.Service != "" {
+		limits.AddServicePeerLimit(cfg.Service, rcmgr.BaseLimit{
+			StreamsInbound:  maxProtocolStreams * len(cfg.Protocols),
+			StreamsOutbound: maxProtocolStreams * len(cfg.Protocols),
+			Streams:         2 * maxProtocolStreams * len(cfg.Protocols),
+			Memory:          servicePeerMemory,
+		}, rcmgr.BaseLimitIncrease{})
+	}
 	if !cfg.Infrastructure {
 		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)))
 	}
+	infraRate := rate.Limit{RPS: infraConnRate, Burst: infraConnsPerNet}
 	limits.SystemBaseLimit.Conns = 2 * infraHighConns
 	limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(infraMaxMemory, infraMaxFDs)),
-		rcmgr.WithLimitPerSubnet([]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: infraConnsPerIP4}}, nil))
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: infraConnsPerNet}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: infraConnsPerNet}}),
+		// All come at once after a restart; by default the 17th would wait, and
+		// then one every five seconds.
+		rcmgr.WithConnRateLimiters(&rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
+			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: infraRate}},
+			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: infraRate}},
+			GracePeriod:      time.Minute,
+		}}))
 }
 
 // relayClient lets the host dial through relays and be dialled through them.

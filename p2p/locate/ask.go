@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// maxSources bounds the peers asked in one round.
-	maxSources = 24
+	// maxSources bounds the peers asked in one round: an office, where in profile
+	// lan nobody else could tell.
+	maxSources = 64
 	// maxAsking bounds the requests under way with one peer: a peer that does
 	// not answer is left out of the following rounds.
 	maxAsking = 2

@@ -236,7 +236,10 @@ func (f *Finder) Providers(ctx context.Context, h nix.NARHash, strangers bool) i
 					continue
 				}
 				given[p] = struct{}{}
-				if addrs := f.cfg.Book.Addrs(p); len(addrs) > 0 && !yield(peer.AddrInfo{ID: p, Addrs: addrs}) {
+				// Who has answered was connected, and may be so still although it
+				// has no address: it came through a NAT.
+				addrs := f.cfg.Book.Addrs(p)
+				if (h.own || len(addrs) > 0) && !yield(peer.AddrInfo{ID: p, Addrs: addrs}) {
 					return
 				}
 			}

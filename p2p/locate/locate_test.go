@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -241,6 +242,37 @@ func TestWithoutStrangersOnlyTheAllowedAreAsked(t *testing.T) {
 		w.f.Neighbour("a")
 		w.settle()
 		w.wantTraffic([]question{{"b", 1}}, 0)
+	})
+}
+
+// A peer behind a NAT that has connected to this node has told no address that
+// this node could dial, and needs none.
+func TestHoldersWithoutAnAddressAreConnected(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		w.neighbours[true] = []peer.ID{"behind a NAT"}
+		w.holds["behind a NAT"] = []nix.NARHash{hash(1)}
+		got, _ := w.providers(hash(1), true)
+		if diff := gocmp.Diff([]peer.ID{"behind a NAT"}, got); diff != "" {
+			t.Errorf("providers: (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// An office has 50 nodes on one network, and only one of them holds the NAR.
+func TestWholeOfficeIsAsked(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		for i := range 49 {
+			p := peer.ID(fmt.Sprintf("desk %d", i))
+			w.neighbours[true] = append(w.neighbours[true], p)
+			w.holds[p] = nil
+		}
+		w.holds["desk 48"] = []nix.NARHash{hash(1)}
+		got, _ := w.providers(hash(1), true)
+		if diff := gocmp.Diff([]peer.ID{"desk 48"}, got); diff != "" {
+			t.Errorf("providers: (-want +got)\n%s", diff)
+		}
 	})
 }
 

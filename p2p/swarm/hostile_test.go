@@ -326,6 +326,33 @@ func TestManifestContinued(t *testing.T) {
 	}
 }
 
+// TestDrippingManifest has a provider that sends its manifest byte by byte, so
+// that it never falls silent and never comes to a chunk.
+func TestDrippingManifest(t *testing.T) {
+	nar := exchangetest.Bytes(1, 10<<20)
+	shelf, hash := shelve(nar)
+	encoded := manifestOf(t, nar).Encode()
+	bad := play(t, func(st network.Stream) {
+		defer st.Reset()
+		_, err := st.Write(exchangetest.Append(nil, response(&wirepb.Opened{})))
+		for i := 0; i < len(encoded) && err == nil; i++ {
+			time.Sleep(500 * time.Millisecond)
+			_, err = st.Write(exchangetest.Append(nil, response(&wirepb.ManifestPiece{Data: encoded[i : i+1]})))
+		}
+	})
+	l := newLab(t, exchange.ClientConfig{StallTimeout: time.Second}, bad, provide(t, shelf, exchange.ServerConfig{}))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tr, err := l.Open(ctx, swarm.Want{Hash: hash, Size: int64(len(nar))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	if got, err := io.ReadAll(tr); err != nil || !bytes.Equal(got, nar) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
+
 // TestNobodyGood has hostile providers only: the transfer ends with an error.
 func TestNobodyGood(t *testing.T) {
 	nar := exchangetest.Bytes(1, 400_000)

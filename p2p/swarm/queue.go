@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -20,7 +21,8 @@ const (
 type queue struct {
 	candidates *candidates
 	tried      int
-	postponed  []postponed
+	// postponed is in the order of when they are due.
+	postponed []postponed
 	// until ends the patience with busy providers, and begins with the first.
 	until time.Time
 }
@@ -72,7 +74,12 @@ func (q *queue) postpone(p peer.AddrInfo, retryAfter time.Duration) {
 		q.until = now.Add(maxBusy)
 	}
 	due := now.Add(max(retryAfter, minRetry))
-	if due.Before(q.until) {
-		q.postponed = append(q.postponed, postponed{provider: p, due: due})
+	if !due.Before(q.until) {
+		return
 	}
+	at := slices.IndexFunc(q.postponed, func(other postponed) bool { return other.due.After(due) })
+	if at < 0 {
+		at = len(q.postponed)
+	}
+	q.postponed = slices.Insert(q.postponed, at, postponed{provider: p, due: due})
 }

@@ -26,9 +26,13 @@ const (
 	penaltyLie = 8.0
 	// penaltyWrong is for wrong bytes or a broken protocol: twice is too often.
 	penaltyWrong = 2.0
-	// penaltyFailure is for a stream that stalled or broke.
+	// penaltyFailure is for a stream that stalled or broke, and for a dial.
 	penaltyFailure = 0.5
 )
+
+// failureInterval is the time within which failures count as one: a line that
+// breaks, on either side, takes all transfers with it.
+const failureInterval = time.Minute
 
 // Standing remembers how peers behaved. It is safe for concurrent use.
 type Standing struct {
@@ -44,6 +48,8 @@ type record struct {
 	// penalty is as of at, and decays.
 	penalty float64
 	at      time.Time
+	// failure is when a failure last counted.
+	failure time.Time
 }
 
 // NewStanding returns the standing of peers that nothing is known of.
@@ -88,6 +94,17 @@ func (s *Standing) lied(p peer.ID) {
 // penalise adds to the peer's penalty.
 func (s *Standing) penalise(p peer.ID, penalty float64) {
 	s.change(p, func(r *record) { r.penalty += penalty })
+}
+
+// failed notes that the peer could not be reached, or that a stream stalled or
+// broke.
+func (s *Standing) failed(p peer.ID) {
+	s.change(p, func(r *record) {
+		if now := time.Now(); now.Sub(r.failure) >= failureInterval {
+			r.failure = now
+			r.penalty += penaltyFailure
+		}
+	})
 }
 
 func (s *Standing) change(p peer.ID, f func(*record)) {

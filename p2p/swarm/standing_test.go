@@ -31,9 +31,28 @@ func TestStanding(t *testing.T) {
 		}, after: time.Hour, usable: true},
 		{name: "failed some times", does: func(s *Standing) {
 			for range 5 {
-				s.penalise(p, penaltyFailure)
+				s.failed(p)
+				time.Sleep(time.Minute)
 			}
 		}, usable: true},
+		// A line that breaks takes all transfers with it, and is soon mended.
+		{name: "failed often at once", does: func(s *Standing) {
+			for range 100 {
+				s.failed(p)
+			}
+		}, usable: true},
+		{name: "failed again and again", does: func(s *Standing) {
+			for range 10 {
+				s.failed(p)
+				time.Sleep(time.Minute)
+			}
+		}},
+		{name: "failed again and again some time ago", does: func(s *Standing) {
+			for s.Usable(p) {
+				s.failed(p)
+				time.Sleep(time.Minute)
+			}
+		}, after: time.Hour / 4, usable: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

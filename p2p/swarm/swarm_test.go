@@ -257,6 +257,25 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// forgetful never has a manifest ready.
+type forgetful struct{ *exchangetest.Shelf }
+
+func (s forgetful) Held(hash nix.NARHash) (root chunk.Root, rootKnown, held bool) {
+	_, _, held = s.Shelf.Held(hash)
+	return chunk.Root{}, false, held
+}
+
+// TestOneSession has a provider that computes its manifest and has no room for
+// a second session beside that.
+func TestOneSession(t *testing.T) {
+	nar := exchangetest.Bytes(1, 3<<20)
+	shelf, hash := shelve(nar)
+	l := newLab(t, exchange.ClientConfig{}, provide(t, forgetful{shelf}, exchange.ServerConfig{SessionsPerPeer: 1}))
+	if got, err := io.ReadAll(l.open(t, hash, len(nar))); err != nil || !bytes.Equal(got, nar) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
+
 func TestEarned(t *testing.T) {
 	nar := exchangetest.Bytes(1, 300_000)
 	one := func(t *testing.T, l *lab, hash nix.NARHash, size int) bool {

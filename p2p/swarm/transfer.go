@@ -84,7 +84,7 @@ func (t *Transfer) dial(ctx context.Context, p peer.AddrInfo) error {
 	err := t.swarm.client.Connect(ctx, p)
 	if err != nil && ctx.Err() == nil {
 		t.swarm.log.Debug("provider not reached", zap.Stringer("peer", p.ID), zap.Error(err))
-		t.swarm.standing.penalise(p.ID, penaltyFailure)
+		t.swarm.standing.failed(p.ID)
 	}
 	return err
 }
@@ -227,7 +227,8 @@ func (t *Transfer) from(ctx context.Context, p peer.ID) error {
 
 // planAndWork fetches the manifest and chunks. A provider that has the manifest
 // ready sends the one and then the others over one session. One that computes
-// it first can send chunks meanwhile, over a second session.
+// it first can send chunks meanwhile, over a second session, if it has room for
+// that.
 func (t *Transfer) planAndWork(ctx context.Context, g *errgroup.Group, s *exchange.Session, trusted bool) error {
 	if _, before := t.plan.source(); before && !trusted {
 		// Bytes may have been used on the word of a trusted peer.
@@ -238,6 +239,8 @@ func (t *Transfer) planAndWork(ctx context.Context, g *errgroup.Group, s *exchan
 	if err = cmp.Or(err, askErr); err != nil {
 		return err
 	}
+	// alone says that there is no second session.
+	alone := make(chan bool, 1)
 	g.Go(func() error {
 		if err := t.plan.receive(s, trusted); err != nil {
 			return err
@@ -245,23 +248,37 @@ func (t *Transfer) planAndWork(ctx context.Context, g *errgroup.Group, s *exchan
 		if root, complete := t.plan.known(); complete {
 			t.votes.add(root, s.RemoteAddr())
 		}
-		if ready {
+		if <-alone {
 			return t.window.work(ctx, s)
 		}
 		return nil
 	})
 	if ready {
+		alone <- true
 		return nil
 	}
-	g.Go(func() error {
-		data, err := t.open(ctx, s.Peer())
-		if err != nil {
-			return err
-		}
-		defer data.Close()
-		return t.window.work(ctx, data)
-	})
+	g.Go(func() error { return t.workBeside(ctx, s.Peer(), alone) })
 	return nil
+}
+
+// workBeside fetches chunks over a second session with a provider, and says
+// whether it had no room for one.
+func (t *Transfer) workBeside(ctx context.Context, p peer.ID, refused chan<- bool) error {
+	data, err := t.open(ctx, p)
+	if err == nil {
+		defer data.Close()
+		_, _, err = data.Opened()
+	}
+	busy := (*exchange.BusyError)(nil)
+	full := errors.As(err, &busy)
+	refused <- full
+	switch {
+	case full:
+		return nil
+	case err != nil:
+		return err
+	}
+	return t.window.work(ctx, data)
 }
 
 // open opens a session. Between neighbours compression costs more than it
@@ -282,6 +299,6 @@ func (t *Transfer) judge(p peer.ID, err error) {
 	case errors.Is(err, exchange.ErrProtocol), errors.Is(err, exchange.ErrWrongBytes):
 		standing.penalise(p, penaltyWrong)
 	default:
-		standing.penalise(p, penaltyFailure)
+		standing.failed(p)
 	}
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// votesNeeded is how many address groups must name the same root before a
-// manifest of strangers is believed.
+// votesNeeded is how many address groups, of one family, must name the same root
+// before a manifest of strangers is believed. An IPv4 and an IPv6 group may be
+// one cheap server.
 const votesNeeded = 2
 
 // concurrentVotes is how many providers are asked for their root at once.
@@ -49,7 +50,15 @@ func (v *votes) add(root chunk.Root, addr ma.Multiaddr) {
 func (v *votes) enough(root chunk.Root) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return len(v.roots[root]) >= votesNeeded
+	four, six := 0, 0
+	for group := range v.roots[root] {
+		if group.Addr().Is4() {
+			four++
+		} else {
+			six++
+		}
+	}
+	return max(four, six) >= votesNeeded
 }
 
 // addressGroup returns the addresses that count as one: an IPv4 /24 or IPv6

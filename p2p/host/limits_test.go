@@ -1,0 +1,68 @@
+package host
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// One peer fetches 16 NARs at once, each over a session of 900 KiB.
+func TestOnePeerMayHaveManySessions(t *testing.T) {
+	const id, service = protocol.ID("/nar/1"), "exchange"
+	limits, err := newResourceManager(&Config{Protocols: []protocol.ID{id}, Service: service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	const p = peer.ID("p")
+	conn, err := limits.OpenConnection(network.DirInbound, true, ma.StringCast("/ip4/11.0.0.1/tcp/1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Done()
+	if err := conn.SetPeer(p); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 16 {
+		st, err := limits.OpenStream(p, network.DirInbound)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Done()
+		if err := st.SetProtocol(id); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.SetService(service); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.ReserveMemory(900<<10, network.ReservationPriorityMedium); err != nil {
+			t.Fatalf("session %d: %v", n+1, err)
+		}
+	}
+}
+
+// After its restart a whole office connects at once, from one address and over
+// both transports.
+func TestInfrastructureTakesAnOffice(t *testing.T) {
+	for _, addr := range []string{"/ip4/11.0.0.1", "/ip6/2a00:1:1:1::1"} {
+		limits, err := newResourceManager(&Config{Infrastructure: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer limits.Close()
+		for n := range 100 {
+			conn, err := limits.OpenConnection(network.DirInbound, false, ma.StringCast(fmt.Sprintf("%s/udp/%d/quic-v1", addr, 1000+n)))
+			if err != nil {
+				t.Fatalf("connection %d from %s: %v", n+1, addr, err)
+			}
+			defer conn.Done()
+			if err := conn.SetPeer(peer.ID(fmt.Sprint("p", n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
