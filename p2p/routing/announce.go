@@ -27,6 +27,11 @@ const (
 	lastLook  = 5 * time.Second
 )
 
+// neverOffline keeps a provider from giving up on a network that does not
+// answer. It would forget the keys that wait, and take no new ones: these would
+// not be announced before the next cycle.
+const neverOffline = 10 * 365 * 24 * time.Hour
+
 // Provide tells the DHT of a few keys while somebody waits for the outcome: at
 // most maxProvides at once, for at most provideTimeout each. A lookup on the
 // public network takes seconds.
@@ -54,8 +59,8 @@ type Announcer struct {
 	mu sync.Mutex
 	// keys is what is announced, on disk; nil while Run does not run.
 	keys keystore.Keystore
-	// sweeps are the providers that have started, one for each table.
-	sweeps []*provider.SweepingProvider
+	// sweepers announce them, one in each table, the most important first.
+	sweepers []*sweeper
 
 	// paths counts the paths with a NAR hash; only Run's follower uses it.
 	paths map[nix.NARHash]int
@@ -73,6 +78,19 @@ func NewAnnouncer(d *DHT, c catalog, cfg *Config, log *zap.Logger) *Announcer {
 	}
 }
 
+// sweeper announces in one table. The Announcer's mu guards all but the table.
+type sweeper struct {
+	table
+	// provider is nil until it has started.
+	provider *provider.SweepingProvider
+	// missed holds the new keys that the provider does not take yet. One that
+	// resumes looks after regions that are late, not after keys, and takes no key
+	// before it knows the size of the network.
+	missed map[string]struct{}
+	// takes says that the provider gets keys directly.
+	takes bool
+}
+
 // Run announces until ctx ends.
 func (a *Announcer) Run(ctx context.Context) (err error) {
 	keys, err := keystore.NewKeystore(namespaced(a.store, "keys"))
@@ -83,11 +101,20 @@ func (a *Announcer) Run(ctx context.Context) (err error) {
 	a.keys = keys
 	a.mu.Unlock()
 	defer func() { err = errors.Join(err, a.stop()) }()
-
+	known, err := keys.Size(ctx)
+	if err != nil {
+		return fmt.Errorf("routing: %w", err)
+	}
+	a.mu.Lock()
+	for _, t := range a.dht.tables {
+		a.sweepers = append(a.sweepers, &sweeper{table: t, missed: make(map[string]struct{})})
+	}
+	sweepers := a.sweepers
+	a.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.follow(ctx) })
-	for _, t := range a.dht.tables {
-		g.Go(func() error { return a.sweep(ctx, t) })
+	for _, s := range sweepers {
+		g.Go(func() error { return a.sweep(ctx, s, known > 0) })
 	}
 	return g.Wait()
 }
@@ -97,11 +124,13 @@ func (a *Announcer) stop() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var errs []error
-	for _, s := range a.sweeps {
-		errs = append(errs, s.Close())
+	for _, s := range a.sweepers {
+		if s.provider != nil {
+			errs = append(errs, s.provider.Close())
+		}
 	}
 	errs = append(errs, a.keys.Close())
-	a.keys, a.sweeps = nil, nil
+	a.keys, a.sweepers = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -109,35 +138,84 @@ func (a *Announcer) stop() error {
 // would drop whole batches with no more than a warning and not send them again
 // before the next cycle, 22 hours later: a record without an address is not
 // sent, and without a peer the size of the network cannot be measured.
-func (a *Announcer) sweep(ctx context.Context, t table) error {
-	for wait := firstLook; len(t.FilteredAddrs()) == 0 || t.RoutingTable().Size() == 0; wait = min(wait*5/4, lastLook) {
+//
+// With resume set it goes on where an earlier one has ended; otherwise it
+// announces all keys.
+func (a *Announcer) sweep(ctx context.Context, s *sweeper, resume bool) error {
+	err := poll(ctx, func() (bool, error) {
+		return len(s.FilteredAddrs()) > 0 && s.RoutingTable().Size() > 0, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.start(s, resume); err != nil || !resume {
+		return err
+	}
+	err = poll(ctx, func() (bool, error) {
+		stats, err := s.provider.Stats(ctx)
+		return stats.Schedule.AvgPrefixLength >= 0, err // less: not known
+	})
+	if err != nil {
+		return err
+	}
+	return a.handOver(s)
+}
+
+// poll returns once a condition holds, or with its error.
+func poll(ctx context.Context, holds func() (bool, error)) error {
+	for wait := firstLook; ; wait = min(wait*5/4, lastLook) {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// start starts a provider. It finds the keys that are in the keystore by itself.
+func (a *Announcer) start(s *sweeper, resume bool) (err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// It finds the keys that are already in the keystore by itself.
-	s, err := provider.New(
-		provider.WithHost(t.Host()),
-		provider.WithRouter(t.IpfsDHT),
-		provider.WithMessageSender(t.MessageSender()),
-		provider.WithReplicationFactor(t.BucketSize()),
-		provider.WithSelfAddrs(t.FilteredAddrs),
+	s.provider, err = provider.New(
+		provider.WithHost(s.Host()),
+		provider.WithRouter(s.IpfsDHT),
+		provider.WithMessageSender(s.MessageSender()),
+		provider.WithReplicationFactor(s.BucketSize()),
+		provider.WithSelfAddrs(s.FilteredAddrs),
 		provider.WithAddLocalRecord(func(h mh.Multihash) error {
-			return t.Provide(context.Background(), cid.NewCidV1(cid.Raw, h), false)
+			return s.Provide(context.Background(), cid.NewCidV1(cid.Raw, h), false)
 		}),
 		provider.WithKeystore(a.keys),
-		provider.WithDatastore(namespaced(a.store, "sweep"+t.name)),
-		provider.WithDhtType(t.name),
+		provider.WithDatastore(namespaced(a.store, "sweep"+s.name)),
+		provider.WithDhtType(s.name),
+		provider.WithResumeCycle(resume),
+		provider.WithOfflineDelay(neverOffline),
 	)
 	if err != nil {
 		return fmt.Errorf("routing: %w", err)
 	}
-	a.sweeps = append(a.sweeps, s)
-	a.log.Info("announcing", zap.String("table", t.name), zap.Int("peers", t.RoutingTable().Size()))
+	if !resume {
+		s.takes, s.missed = true, nil
+	}
+	a.log.Info("announcing", zap.String("table", s.name), zap.Int("peers", s.RoutingTable().Size()))
+	return nil
+}
+
+// handOver gives a provider the keys that it has missed.
+func (a *Announcer) handOver(s *sweeper) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	keys := make([]mh.Multihash, 0, len(s.missed))
+	for key := range s.missed {
+		keys = append(keys, mh.Multihash(key))
+	}
+	s.takes, s.missed = true, nil
+	if err := s.provider.ProvideOnce(keys...); err != nil {
+		return fmt.Errorf("routing: %w", err)
+	}
 	return nil
 }
 
@@ -202,8 +280,22 @@ func (a *Announcer) add(ctx context.Context, keys []mh.Multihash) error {
 	if err != nil {
 		return fmt.Errorf("routing: %w", err)
 	}
-	for _, s := range a.sweeps {
-		if err := errors.Join(s.AddToSchedule(keys...), s.ProvideOnce(keys...)); err != nil {
+	for _, s := range a.sweepers {
+		if !s.takes {
+			for _, key := range keys {
+				s.missed[string(key)] = struct{}{}
+			}
+		}
+		if s.provider == nil {
+			continue
+		}
+		if err := s.provider.AddToSchedule(keys...); err != nil {
+			return fmt.Errorf("routing: %w", err)
+		}
+		if !s.takes {
+			continue
+		}
+		if err := s.provider.ProvideOnce(keys...); err != nil {
 			return fmt.Errorf("routing: %w", err)
 		}
 	}
@@ -236,8 +328,14 @@ func (a *Announcer) keepOnly(ctx context.Context, present map[string]struct{}) e
 func (a *Announcer) remove(ctx context.Context, keys []mh.Multihash) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, s := range a.sweeps {
-		if err := s.StopProviding(keys...); err != nil {
+	for _, s := range a.sweepers {
+		for _, key := range keys {
+			delete(s.missed, string(key))
+		}
+		if s.provider == nil {
+			continue
+		}
+		if err := s.provider.StopProviding(keys...); err != nil {
 			return fmt.Errorf("routing: %w", err)
 		}
 	}

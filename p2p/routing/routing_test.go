@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,8 @@ type node struct {
 	host libp2phost.Host
 	dht  *routing.DHT
 	cfg  routing.Config
+	// hidden takes its addresses from it, as a NAT does.
+	hidden atomic.Bool
 }
 
 // join makes a node on loopback; bootstrap may be nil. It stops with the test.
@@ -56,12 +59,18 @@ func join(t *testing.T, network string, role routing.Role, bootstrap *node) *nod
 		t.Fatal(err)
 	}
 	store := dssync.MutexWrap(ds.NewMapDatastore())
-	n := &node{host: h, cfg: routing.Config{
-		Network:   network,
-		Role:      role,
-		Announced: host.Announced(listen),
+	n := &node{host: h}
+	n.cfg = routing.Config{
+		Network: network,
+		Role:    role,
+		Announced: func(addrs []ma.Multiaddr) []ma.Multiaddr {
+			if n.hidden.Load() {
+				return nil
+			}
+			return host.Announced(listen)(addrs)
+		},
 		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
-	}}
+	}
 	if bootstrap != nil {
 		n.cfg.Bootstrap = []peer.AddrInfo{bootstrap.info()}
 	}
@@ -238,6 +247,39 @@ func TestRestartForgetsWhatWentMeanwhile(t *testing.T) {
 	changes <- share.Change{Added: []share.Key{stays}}
 	changes <- share.Change{Settled: true}
 	await(t, "two keys", func() bool { p, err := a.Progress(t.Context()); return err == nil && p.Keys == 2 })
+}
+
+// What came into the store while the node was down, and before it had an address
+// again, is announced at once, although its region of the DHT was not long ago.
+func TestRestartAnnouncesWhatCameMeanwhile(t *testing.T) {
+	server := join(t, "team", routing.Server, nil)
+	provider := join(t, "team", routing.Automatic, server)
+	old, fresh := path("old", "old"), path("fresh", "fresh")
+	// start runs the announcer on a node that has an address only later.
+	start := func(keys int, paths ...share.Key) (*routing.Announcer, func()) {
+		provider.hidden.Store(true)
+		changes := make(chan share.Change)
+		a, stop := provider.announce(t, changes)
+		changes <- share.Change{Added: paths, Settled: true}
+		await(t, "the keys", func() bool {
+			p, err := a.Progress(t.Context())
+			return err == nil && p.Keys == keys && p.Waiting == keys
+		})
+		provider.hidden.Store(false)
+		return a, stop
+	}
+	a, stop := start(2, old)
+	// The region as a whole is announced, which the provider remembers.
+	await(t, "the old path to be found", func() bool { return server.finds(t, routing.ContentKey(old.NARHash), provider) })
+	await(t, "nothing to wait any more", func() bool {
+		p, err := a.Progress(t.Context())
+		return err == nil && p == routing.Progress{Keys: 2}
+	})
+	stop()
+	start(4, old, fresh)
+	for _, key := range []cid.Cid{routing.ContentKey(fresh.NARHash), routing.MetadataKey(fresh.HashPart)} {
+		await(t, "the fresh path to be found", func() bool { return server.finds(t, key, provider) })
+	}
 }
 
 func TestProvideReportsTheOutcome(t *testing.T) {
