@@ -39,9 +39,9 @@ type T interface {
 }
 
 // Scale returns how much of something a test uses: little as a rule, and all of
-// it in the full run, where NAR_P2P_FULL is set.
+// it in the full run, where TEST_FULL_SCALE is set.
 func Scale(little, full int) int {
-	if os.Getenv("NAR_P2P_FULL") != "" {
+	if os.Getenv("TEST_FULL_SCALE") != "" {
 		return full
 	}
 	return little
