@@ -48,6 +48,7 @@ type Client struct {
 	ids     protocols
 	log     *zap.Logger
 	decoder *zstd.Decoder
+	queries *turns
 }
 
 // NewClient returns a client that asks by way of h.
@@ -58,6 +59,7 @@ func NewClient(h host.Host, cfg ClientConfig, log *zap.Logger) *Client {
 		ids:     protocolsOf(cfg.Prefix),
 		log:     log.Named("exchange"),
 		decoder: newDecoder(),
+		queries: newTurns(),
 	}
 }
 
@@ -190,6 +192,11 @@ func (c *Client) query(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.QueryTimeout)
 	defer cancel()
+	done, err := c.queries.take(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer done()
 	st, err := c.host.NewStream(network.WithAllowLimitedConn(ctx, "nar-p2p"), p, id)
 	if err != nil {
 		return orCause(ctx, err)

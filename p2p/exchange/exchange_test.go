@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/internal/cachetest"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
@@ -355,6 +356,24 @@ func TestBusy(t *testing.T) {
 				t.Errorf("Refused = %d, want 1", got)
 			}
 		})
+	}
+}
+
+// Nix asks for 25 narinfos at once, and a server answers fewer queries of one
+// peer: the others must wait rather than fail.
+func TestManyQueriesAtOnce(t *testing.T) {
+	shelf := &exchangetest.Shelf{}
+	hash := shelf.Add(exchangetest.Bytes(1, 100))
+	p := newPair(t, shelf, exchange.ServerConfig{})
+	var g errgroup.Group
+	for range 200 {
+		g.Go(func() error {
+			_, err := p.client.Have(t.Context(), p.to, []nix.NARHash{hash})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
