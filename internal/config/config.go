@@ -166,7 +166,7 @@ func (c *Config) finish(env environment) error {
 	if err := checkSocket(c.Control.Socket); err != nil {
 		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
 	}
-	return errors.Join(c.checkNetwork(), c.checkStore(), c.checkTrust())
+	return errors.Join(c.checkNetwork(), c.checkStore(), c.checkShare(), c.checkTrust())
 }
 
 func (c *Config) checkNetwork() error {
@@ -190,6 +190,21 @@ func (c *Config) checkStore() error {
 		return fmt.Errorf(`store.cache: is set, but store.kind is %q: set it to "cache"`, s.Kind)
 	case s.Cache != "" && nixOnly:
 		return errors.New("store.cache: is set beside settings of a Nix store: a node serves from one of them")
+	}
+	return nil
+}
+
+// checkShare keeps what only one's own people know of out of the public network:
+// its peers may be told, and asked, of public packages alone.
+func (c *Config) checkShare() error {
+	if c.Network != PublicNetwork {
+		return nil
+	}
+	for _, key := range c.Share.PublicKeys {
+		if key != CacheNixOSKey {
+			return fmt.Errorf("share.public_keys: %q: the public network shares only what cache.nixos.org has signed: "+
+				"set network to a name of your own, or take the key out (to fetch what it has signed, trust.public_keys is enough)", key)
+		}
 	}
 	return nil
 }

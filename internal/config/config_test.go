@@ -237,15 +237,19 @@ func TestErrors(t *testing.T) {
 		"host name":               {args: []string{"--substituter-hosts=http://a"}, want: `--substituter-hosts: "http://a": is not a host name`},
 		"peer ID":                 {args: []string{"--p2p-allow=bob"}, want: `--p2p-allow: "bob": is not a peer ID`},
 		"public key":              {args: []string{"--share-public-keys=a:b"}, want: `--share-public-keys: "a:b": narinfo: public key`},
-		"glob":                    {args: []string{"--share-exclude=[a"}, want: `--share-exclude: "[a": is not a pattern`},
-		"size unit":               {args: []string{"--share-max-nar-size=64MB"}, want: `"64MB": is not a size in B, KiB, MiB, GiB or TiB`},
-		"size overflow":           {args: []string{"--share-max-nar-size=99999999TiB"}, want: `is too large`},
-		"threshold":               {args: []string{"--trust-threshold=2"}, want: `trust.threshold: 2 signatures are wanted, but only 1 keys are trusted`},
-		"no trusted key":          {args: []string{"--trust-public-keys="}, want: `trust.threshold: 1 signatures are wanted, but only 0 keys`},
-		"upstream scheme":         {args: []string{"--upstream=s3://bucket"}, want: `url: "s3://bucket": is not an http:// or https:// URL`},
-		"long socket path":        {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
-		"long default socket":     {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
-		"no home":                 {environ: []string{"HOME="}, want: "state_dir: neither"},
+		"own key on the public network": {
+			file: "[share]\npublic_keys = ['team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=']",
+			want: `share.public_keys: "team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=": the public network shares only what cache.nixos.org has signed: set network`,
+		},
+		"glob":                {args: []string{"--share-exclude=[a"}, want: `--share-exclude: "[a": is not a pattern`},
+		"size unit":           {args: []string{"--share-max-nar-size=64MB"}, want: `"64MB": is not a size in B, KiB, MiB, GiB or TiB`},
+		"size overflow":       {args: []string{"--share-max-nar-size=99999999TiB"}, want: `is too large`},
+		"threshold":           {args: []string{"--trust-threshold=2"}, want: `trust.threshold: 2 signatures are wanted, but only 1 keys are trusted`},
+		"no trusted key":      {args: []string{"--trust-public-keys="}, want: `trust.threshold: 1 signatures are wanted, but only 0 keys`},
+		"upstream scheme":     {args: []string{"--upstream=s3://bucket"}, want: `url: "s3://bucket": is not an http:// or https:// URL`},
+		"long socket path":    {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
+		"long default socket": {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
+		"no home":             {environ: []string{"HOME="}, want: "state_dir: neither"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

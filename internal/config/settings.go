@@ -134,7 +134,8 @@ func settings(c *Config) []setting {
 		{
 			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),
 			doc: "Only paths with a valid signature of one of these keys leave the machine, and only these are asked of strangers. " +
-				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds.",
+				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds. " +
+				"Any other key than that of cache.nixos.org needs a named `network`.",
 		},
 		{
 			name: "share.exclude", value: list(&c.Share.Exclude, checkGlob),
