@@ -31,6 +31,14 @@ func (s *Server) Lookup(ctx context.Context, part nix.HashPart) (info *narinfo.I
 	return r.forNix(), s.mayTellStrangers(r), nil
 }
 
+// Present takes note that paths have come into being, or signatures of them:
+// that they were absent a moment ago means nothing any more.
+func (s *Server) Present(parts ...nix.HashPart) {
+	for _, part := range parts {
+		s.absent.remove(part)
+	}
+}
+
 // lookup returns the current record of a hash part.
 func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*record, error) {
 	return s.coalesce(ctx, part.String(), func(ctx context.Context) *record {

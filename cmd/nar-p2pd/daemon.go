@@ -19,6 +19,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
+	"github.com/nar-p2p/nar-p2p/narstore/vouch"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/substituter"
 )
@@ -33,8 +34,10 @@ type daemon struct {
 	http          net.Listener
 	db            *state.DB
 	store         store
-	catalog       *share.Catalog
-	policy        *share.Policy
+	// vouched is store with own signatures, and what store reads from.
+	vouched *vouch.Store
+	catalog *share.Catalog
+	policy  *share.Policy
 	// node is nil in profile off.
 	node        *p2p.Node
 	substituter *substituter.Server
@@ -114,6 +117,8 @@ func (d *daemon) openStore(context.Context) (err error) {
 	if d.policy, err = newPolicy(&d.cfg.Share); err != nil {
 		return err
 	}
+	d.vouched = vouch.New(d.store.Store, d.db.Bucket("signatures"), d.log)
+	d.store.Store = d.vouched
 	keeper := manifests.New(d.db.Bucket("manifests"), d.log)
 	d.catalog = share.New(d.store, d.policy, keeper, d.db.Bucket("marks"), d.log)
 	return nil

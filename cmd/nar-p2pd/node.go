@@ -148,7 +148,7 @@ func (n node) Provide(ctx context.Context, paths []nix.StorePath) []error {
 // restore shares a path, or says why it cannot be.
 func (n node) restore(ctx context.Context, path nix.StorePath) (share.Key, error) {
 	if !n.serves() {
-		return share.Key{}, fmt.Errorf("profile %s shares nothing", n.cfg.Profile)
+		return share.Key{}, errSharesNothing(n.cfg.Profile)
 	}
 	if err := n.catalog.Restore(ctx, path); err != nil {
 		return share.Key{}, err

@@ -33,6 +33,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		group.Go(func() error { return untilStopped(below, run) })
 	}
 	part(d.substituter.Run)
+	part(d.vouched.Run)
 	if d.serves() {
 		part(d.catalog.Run)
 	}

@@ -25,7 +25,7 @@ const exitCodes = `Exit codes:
   2  wrong usage
   3  nar-p2pd is not reachable
   4  not found: no such path, or no provider
-  5  what arrived is not what was signed; nothing was kept`
+  5  the bytes are not those of their record; nothing was kept`
 
 // usageError is an error in the command line.
 type usageError struct{ error }

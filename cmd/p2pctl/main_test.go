@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NAR_P2P_SOCKET", filepath.Join(env.WorkDir, "control.sock"))
-			return nil
+			return newStore(env)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":   func(ts *testscript.TestScript, _ bool, args []string) { serve(t, ts, args) },
@@ -63,7 +63,7 @@ func serve(t *testing.T, ts *testscript.TestScript, args []string) {
 	ts.Check(err)
 	metrics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	server := &http.Server{
-		Handler:           control.NewHandler(context.Background(), node{}, cache(strings.Join(args, "")), metrics, log),
+		Handler:           control.NewHandler(context.Background(), node{ts.Value(storeValue{}).(*store)}, cache(strings.Join(args, "")), metrics, log),
 		ReadHeaderTimeout: time.Minute,
 	}
 	done := make(chan struct{})
@@ -115,8 +115,8 @@ func cache(fault string) http.Handler {
 }
 
 // node has one path that it shares, of those that have a NAR in package
-// cachetest, and knows of one peer.
-type node struct{}
+// cachetest, and knows of one peer. What it has signed is in its store.
+type node struct{ *store }
 
 const (
 	sharedPart = "00bgd045z0d4icpbc2yyz4gx48ak44la"

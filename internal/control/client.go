@@ -149,17 +149,21 @@ func (c *Client) Withdraw(ctx context.Context, paths []nix.StorePath) ([]PathRes
 func (c *Client) paths(ctx context.Context, endpoint string, paths []nix.StorePath) ([]PathResult, error) {
 	var results []PathResult
 	for some := range slices.Chunk(paths, maxPaths) {
-		request := PathsRequest{}
-		for _, path := range some {
-			request.Paths = append(request.Paths, path.String())
-		}
 		var response PathsResponse
-		if err := c.get(ctx, http.MethodPost, endpoint, request, &response); err != nil {
+		if err := c.get(ctx, http.MethodPost, endpoint, newPathsRequest(some), &response); err != nil {
 			return results, err
 		}
 		results = append(results, response.Results...)
 	}
 	return results, nil
+}
+
+func newPathsRequest(paths []nix.StorePath) PathsRequest {
+	request := PathsRequest{Paths: make([]string, len(paths))}
+	for i, path := range paths {
+		request.Paths[i] = path.String()
+	}
+	return request
 }
 
 // Find looks for a target, in any form that ParseTarget knows, and calls f for

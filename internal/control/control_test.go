@@ -63,7 +63,7 @@ func (n *node) Find(ctx context.Context, target control.Target) (*control.Found,
 }
 
 // newClient serves n on a socket and returns a client of it.
-func newClient(t *testing.T, n *node) *control.Client {
+func newClient(t *testing.T, n control.Node) *control.Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "control.sock")
 	l, err := control.Listen(t.Context(), socket, zaptest.NewLogger(t))
@@ -76,7 +76,7 @@ func newClient(t *testing.T, n *node) *control.Client {
 	return control.NewClient([]string{filepath.Join(t.TempDir(), "absent"), socket})
 }
 
-func handler(t *testing.T, n *node) http.Handler {
+func handler(t *testing.T, n control.Node) http.Handler {
 	t.Helper()
 	text := func(s string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, s+r.URL.Path) }

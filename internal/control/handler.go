@@ -40,6 +40,7 @@ type Node interface {
 	// Find resolves the target and returns the providers as they turn up,
 	// until there are no more or ctx ends.
 	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
+	Signer
 }
 
 // NewHandler serves the control API for node; cache and metrics are served
@@ -52,6 +53,8 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
 	api.HandleFunc("POST /v1/provide", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Provide) }))
 	api.HandleFunc("POST /v1/withdraw", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Withdraw) }))
+	api.HandleFunc("POST /v1/records", h.answer(h.records))
+	api.HandleFunc("POST /v1/signatures", h.answer(h.sign))
 	api.HandleFunc("GET /v1/find", h.find)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", endWith(ctx, api))
@@ -122,12 +125,25 @@ func badRequest(format string, args ...any) error {
 
 // forPaths does do for the paths of a PathsRequest.
 func forPaths(r *http.Request, do func(context.Context, []nix.StorePath) []error) (*PathsResponse, error) {
+	paths, err := readPaths(r, maxPaths)
+	if err != nil {
+		return nil, err
+	}
+	response := &PathsResponse{Results: make([]PathResult, len(paths))}
+	for i, err := range do(r.Context(), paths) {
+		response.Results[i] = pathResult(paths[i], err)
+	}
+	return response, nil
+}
+
+// readPaths reads a PathsRequest of at most limit paths.
+func readPaths(r *http.Request, limit int) ([]nix.StorePath, error) {
 	var request PathsRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, badRequest("request: %v", err)
 	}
-	if len(request.Paths) > maxPaths {
-		return nil, badRequest("%d paths in one request are more than %d", len(request.Paths), maxPaths)
+	if len(request.Paths) > limit {
+		return nil, badRequest("%d paths in one request are more than %d", len(request.Paths), limit)
 	}
 	paths := make([]nix.StorePath, len(request.Paths))
 	for i, text := range request.Paths {
@@ -137,18 +153,30 @@ func forPaths(r *http.Request, do func(context.Context, []nix.StorePath) []error
 		}
 		paths[i] = path
 	}
-	response := &PathsResponse{Results: make([]PathResult, len(paths))}
-	for i, err := range do(r.Context(), paths) {
-		result := PathResult{Path: paths[i].String()}
-		switch {
-		case errors.Is(err, narstore.ErrNotFound):
-			result.Error, result.NotFound = "this node's store does not have it", true
-		case err != nil:
-			result.Error = strings.TrimPrefix(err.Error(), "share: "+result.Path+": ")
-		}
-		response.Results[i] = result
+	return paths, nil
+}
+
+// pathResult says what became of a path. The path itself is not repeated in the
+// error.
+func pathResult(path nix.StorePath, err error) PathResult {
+	result := PathResult{Path: path.String()}
+	switch {
+	case errors.Is(err, narstore.ErrNotFound):
+		result.Error, result.NotFound = "this node's store does not have it", true
+	case err != nil:
+		result.Error = withoutPath(err, path)
 	}
-	return response, nil
+	return result
+}
+
+// withoutPath is what an error of packages share and vouch says about a path
+// that stands beside it anyway.
+func withoutPath(err error, path nix.StorePath) string {
+	text := err.Error()
+	for _, prefix := range []string{"share: ", "vouch: "} {
+		text = strings.TrimPrefix(text, prefix+path.String()+": ")
+	}
+	return text
 }
 
 func (h *handler) find(w http.ResponseWriter, r *http.Request) {

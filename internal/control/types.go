@@ -5,6 +5,8 @@
 //	GET  /v1/peers            []Peer
 //	POST /v1/provide          PathsRequest, PathsResponse
 //	POST /v1/withdraw         PathsRequest, PathsResponse
+//	POST /v1/records          PathsRequest, RecordsResponse
+//	POST /v1/signatures       SignRequest, SignResponse
 //	GET  /v1/find?target=...  lines of FindEvent (application/x-ndjson)
 //	GET  /cache/...           the substituter, as on its TCP port
 //	GET  /metrics             Prometheus metrics
