@@ -11,7 +11,7 @@ BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := gcc iproute2 nftables nix-bin
+DEBIAN_PACKAGES := bubblewrap gcc iproute2 nftables nix-bin
 
 FUZZTIME ?= 1m
 

@@ -40,6 +40,8 @@ type DaemonConfig struct {
 	Profile string
 	// Bootstrap is the only peer that the daemon knows.
 	Bootstrap *Daemon
+	// Allow are the only peer IDs that it talks to, where there are any.
+	Allow []string
 	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
 	// that is a binary cache.
 	StoreRoot, Cache string
@@ -51,6 +53,8 @@ type DaemonConfig struct {
 	// Keys are trusted and shared beside those of ShareKeys and TrustKeys. All
 	// empty leaves the daemon's defaults, the key of cache.nixos.org.
 	Keys, ShareKeys, TrustKeys []string
+	// Threshold is 1 where it is 0.
+	Threshold int
 }
 
 // Daemon starts a daemon and waits until it answers on its control socket.
@@ -104,6 +108,7 @@ func (c *DaemonConfig) toml(socket string) string {
 	} else {
 		line("bootstrap = []")
 	}
+	list("allow", c.Allow)
 	switch {
 	case c.Cache != "":
 		line("[store]\nkind = \"cache\"\ncache = %q", c.Cache)
@@ -116,6 +121,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	list("public_keys", append(c.ShareKeys, c.Keys...))
 	line("[trust]")
 	list("public_keys", append(c.TrustKeys, c.Keys...))
+	if c.Threshold > 0 {
+		line("threshold = %d", c.Threshold)
+	}
 	for _, url := range c.Upstreams {
 		line("[[upstream]]\nurl = %q", url)
 	}

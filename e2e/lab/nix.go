@@ -29,6 +29,8 @@ type NixConfig struct {
 	Substituters []string
 	// TrustedKeys replaces Nix's built-in key where it is not empty.
 	TrustedKeys []string
+	// Hook is the program that Nix runs after each build, see Build.
+	Hook string
 	// Host is where Nix runs; nil means on this machine's loopback.
 	Host *Host
 }
@@ -72,6 +74,9 @@ func (n *Nix) Use(substituters ...string) {
 	}
 	if len(n.cfg.TrustedKeys) > 0 {
 		conf = append(conf, "trusted-public-keys = "+strings.Join(n.cfg.TrustedKeys, " "))
+	}
+	if n.cfg.Hook != "" {
+		conf = append(conf, "post-build-hook = "+n.cfg.Hook)
 	}
 	n.lab.write(n.conf, strings.Join(conf, "\n")+"\n")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"path/filepath"
 
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/p2p/host"
 )
 
 // Peer runs a node of the network "lab" inside the test, with a shelf of the
@@ -51,6 +53,21 @@ func (l *Lab) Peer(bootstrap *Daemon, shelf p2p.Shelf) *p2p.Node {
 		l.t.Fatalf("lab: peer: %v", err)
 	}
 	return node
+}
+
+// Identity makes the identity of a daemon that is yet to start, and returns its
+// peer ID.
+func (l *Lab) Identity(name string) string {
+	l.t.Helper()
+	key, err := host.LoadOrCreateIdentity(filepath.Join(l.Dir("daemon-"+name+"/state"), "identity"))
+	if err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	return id.String()
 }
 
 // AddrInfo returns the daemon's peer ID and addresses.
