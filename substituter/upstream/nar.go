@@ -47,7 +47,7 @@ func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) 
 	if info.Compression == decompress.None {
 		from = offset
 	}
-	s, err := c.open(ctx, u, from, info.NARSize)
+	s, err := c.open(ctx, request{u, from, "identity"}, info.NARSize)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,11 @@ type stream struct {
 	cancel   context.CancelFunc
 }
 
-// open sends a request for u from offset on. size is the length of the plain
-// file at most, in bytes, and bounds the encoded one too.
-func (c *Client) open(ctx context.Context, u *url.URL, offset, size int64) (*stream, error) {
+// open sends a request. size is the length of the plain file at most, in bytes,
+// and bounds the encoded one too.
+func (c *Client) open(ctx context.Context, r request, size int64) (*stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	resp, err := c.get(ctx, u, offset)
+	resp, err := c.get(ctx, r)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -110,7 +110,7 @@ func (c *Client) open(ctx context.Context, u *url.URL, offset, size int64) (*str
 	// nothing: empty blocks, padding.
 	body := io.LimitReader(resp.Body, size+size/8+maxOverhead)
 	s.plain = bufio.NewReaderSize(&progressReader{r: body, cancel: cancel}, readAhead)
-	if err := s.begin(resp, offset, size); err != nil {
+	if err := s.begin(resp, r.offset, size); err != nil {
 		cancel()
 		return nil, errors.Join(err, resp.Body.Close())
 	}

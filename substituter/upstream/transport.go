@@ -1,0 +1,54 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// renewable is a transport that can leave its connections behind.
+type renewable struct {
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	current atomic.Pointer[http.Transport]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *renewable) RoundTrip(req *http.Request) (*http.Response, error) {
+	return r.current.Load().RoundTrip(req)
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (r *renewable) CloseIdleConnections() { r.current.Load().CloseIdleConnections() }
+
+func (r *renewable) renew() {
+	if old := r.current.Swap(r.newTransport()); old != nil {
+		old.CloseIdleConnections()
+	}
+}
+
+func (r *renewable) newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            r.connect,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		TLSHandshakeTimeout:    tlsTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
+		IdleConnTimeout:        idleTimeout,
+		MaxIdleConnsPerHost:    32, // Nix asks 25 narinfos at once
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true, // package decompress knows more encodings, and bounds them
+	}
+}
+
+func (r *renewable) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := r.dial(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConnect, err)
+	}
+	return conn, nil
+}
