@@ -1,0 +1,68 @@
+package health
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// saved is a Tracker on the disk.
+type saved struct {
+	Latency    average `json:"latency"`
+	Throughput average `json:"throughput"`
+	// Recent is the window, oldest first, in nanoseconds.
+	Recent  []time.Duration `json:"recent"`
+	Trips   int             `json:"trips"`
+	Until   time.Time       `json:"until,omitzero"`
+	Obeying bool            `json:"obeying,omitempty"`
+	Heard   time.Time       `json:"heard,omitzero"`
+	Problem string          `json:"problem,omitempty"`
+}
+
+// Save returns what is known, for Restore.
+func (t *Tracker) Save() ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return json.Marshal(saved{
+		Latency: t.latency, Throughput: t.throughput, Recent: t.recent.inOrder(),
+		Trips: t.breaker.trips, Until: t.breaker.until, Obeying: t.breaker.obeying, Heard: t.heard, Problem: t.problem,
+	})
+}
+
+// Restore takes what Save returned. Of what is damaged it takes nothing.
+func (t *Tracker) Restore(data []byte) error {
+	var s saved
+	if err := json.Unmarshal(data, &s); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	if !s.sane(time.Now()) {
+		return errors.New("health: the state kept is not sane")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.latency, t.throughput = s.Latency, s.Throughput
+	t.recent = window{samples: s.Recent}
+	t.breaker = breaker{trips: s.Trips, until: s.Until, obeying: s.Obeying}
+	t.heard, t.problem = s.Heard, bounded(s.Problem)
+	return nil
+}
+
+// maxAverage is more than any average can be, and less than overflows.
+const maxAverage = 1e15
+
+// sane reports whether what was saved may be relied upon, such as if the clock
+// has not been set back since.
+func (s *saved) sane(now time.Time) bool {
+	for _, a := range []average{s.Latency, s.Throughput} {
+		if !(a.Value >= 0 && a.Value < maxAverage) || a.At.After(now) {
+			return false
+		}
+	}
+	for _, sample := range s.Recent {
+		if sample < 0 {
+			return false
+		}
+	}
+	return len(s.Recent) <= windowSize && s.Trips >= 0 && !s.Heard.After(now) && !s.Until.After(now.Add(maxObeyed))
+}
