@@ -30,15 +30,6 @@ type Stats struct {
 	Upstreams []UpstreamStatus  `json:"upstreams"`
 }
 
-// UpstreamStatus is what is known of one upstream.
-type UpstreamStatus struct {
-	URL string `json:"url"`
-	// Private is true if strangers are not told of its paths.
-	Private bool `json:"private"`
-	// Reachable is false if its last answer was none.
-	Reachable bool `json:"reachable"`
-}
-
 // Stats returns a snapshot.
 func (s *Server) Stats() Stats {
 	stats := Stats{
@@ -46,7 +37,7 @@ func (s *Server) Stats() Stats {
 		Upstreams: []UpstreamStatus{},
 	}
 	for _, m := range s.upstreams {
-		stats.Upstreams = append(stats.Upstreams, UpstreamStatus{m.String(), m.private, !m.suspect.Load()})
+		stats.Upstreams = append(stats.Upstreams, m.status())
 	}
 	return stats
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/health"
 )
 
 const (
@@ -80,8 +81,12 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, name string
 // The body that it returns ends with ctx, and not with the deadline.
 func (s *Server) firstFile(ctx context.Context, cancel context.CancelFunc, name string, limit int64) io.ReadCloser {
 	timer := time.AfterFunc(s.Deadline, cancel)
-	for _, m := range s.upstreams {
-		body, err := m.File(ctx, name, limit)
+	for _, m := range s.ranking() {
+		if m.admit() == health.Refused {
+			s.traffic.add(m.mirror, askedFile, resultSkipped)
+			continue
+		}
+		body, err := m.file(ctx, name, limit)
 		if err != nil {
 			s.log.Debug("not passed through", zap.String("name", name), zap.Error(err))
 			continue

@@ -31,6 +31,8 @@ type record struct {
 	// private is true if only private upstreams or the local store know of it.
 	private bool
 	fetched time.Time
+	// took is how long the upstream took to answer, 0 if none did.
+	took time.Duration
 }
 
 // forNix returns the record in the form in which Nix gets it.

@@ -2,7 +2,6 @@ package substituter
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -10,28 +9,12 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/health"
 	"github.com/nar-p2p/nar-p2p/substituter/trust"
-	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
 
-const (
-	// hedgeAfter is how long an upstream may be silent before the next one is
-	// asked too: about twice a slow round trip with a new TLS connection.
-	hedgeAfter = 300 * time.Millisecond
-	// maxAnswers bounds the records of peers that one search looks at.
-	maxAnswers = 32
-)
-
-// standing is what an upstream has said in one search.
-type standing int
-
-const (
-	waiting     standing = iota // not asked yet
-	asked                       // no answer yet
-	absent                      // it does not have the path
-	unreachable                 // no answer, or nonsense
-	answered                    // it has a record, which is not believed
-)
+// maxAnswers bounds the records of peers that one search looks at.
+const maxAnswers = 32
 
 // circle is how many peers may be asked.
 type circle int
@@ -42,26 +25,32 @@ const (
 	everybody
 )
 
-// search is one search for the record of a hash part: the upstreams in order,
-// the next one when those before have failed or are slow; then the peers.
+// search is one search for the record of a hash part: the upstreams, the best
+// first, the next one when those before have failed or are late; then the
+// peers. docs/metadata.md has the rules.
 type search struct {
-	s    *Server
-	part nix.HashPart
-	seen []*candidate
+	s     *Server
+	part  nix.HashPart
+	turns []*turn
+	seen  []*candidate
+	// public is true once a public upstream has a record that strangers may be
+	// asked about.
+	public bool
 
-	standings []standing
-	impatient bool // the upstreams have had their time
-	limit     circle
-	told      circle
-	rounds    int // of questions to peers, not yet ended
-	answers   chan answer
+	hedge   *time.Timer // until the next upstream is asked
+	overdue chan *turn  // as many as there are turns
+	limit   circle
+	told    circle
+	rounds  int // of questions to peers, not yet ended
+	answers chan answer
 }
 
 // answer is a record or an error from an upstream, or a record from a peer;
 // with none of them it is the end of a round of peers.
 type answer struct {
-	from int // the upstream's index, or -1
+	turn *turn // nil if from a peer
 	info *narinfo.Info
+	took time.Duration
 	err  error
 }
 
@@ -70,79 +59,113 @@ type candidate struct {
 	info               *narinfo.Info
 	fingerprint        string // of info
 	upstream           string
-	inPublic, inSecret bool // a public, a private upstream has it
+	took               time.Duration // by the upstream
+	inPublic, inSecret bool          // a public, a private upstream has it
 }
 
 // search returns the record of a hash part that is to be believed, or nil;
-// definite is true if that is because all upstreams say that it is absent.
+// definite is true if that is because the upstreams say that it is absent.
 // Peers are asked up to the given circle.
 func (s *Server) search(ctx context.Context, part nix.HashPart, limit circle) (found *record, definite bool) {
+	o := s.explore(ctx, part, limit)
+	return o.found, o.state == absent
+}
+
+// explore is search, and says how it came to its result.
+func (s *Server) explore(ctx context.Context, part nix.HashPart, limit circle) *outcome {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if s.peers == nil {
 		limit = nobody
 	}
 	f := &search{
-		s: s, part: part, limit: limit,
-		standings: make([]standing, len(s.upstreams)), answers: make(chan answer),
+		s: s, part: part, limit: limit, turns: s.turns(), answers: make(chan answer),
+		hedge: time.NewTimer(time.Hour), overdue: make(chan *turn, len(s.upstreams)),
 	}
-	hedge := time.NewTicker(hedgeAfter)
-	defer hedge.Stop()
-	// Half of the time is for the upstreams alone, so that peers can answer in
-	// the other half when an upstream hangs.
-	patience := time.NewTimer(s.Deadline / 2)
-	defer patience.Stop()
+	defer f.end()
 	f.askUpstream(ctx)
 	for {
 		f.askPeers(ctx)
 		if f.done() {
-			return nil, !slices.ContainsFunc(f.standings, func(st standing) bool { return st != absent })
+			return f.outcome(nil)
 		}
 		select {
 		case a := <-f.answers:
 			if r := f.take(a); r != nil {
-				return r, false
+				return f.outcome(r)
 			}
-			if a.from >= 0 {
+			if a.turn != nil {
 				f.askUpstream(ctx)
 			}
-		case <-hedge.C:
+		case <-f.hedge.C:
 			f.askUpstream(ctx)
-		case <-patience.C:
-			f.losePatience()
+		case t := <-f.overdue:
+			t.overdue = true // though its answer remains welcome
 		case <-ctx.Done():
-			return nil, false
+			return f.outcome(nil)
 		}
 	}
 }
 
-// askUpstream asks the next upstream. One that has just failed is asked as
-// well, but not waited for.
+// end has upstreams probed that were not needed for long.
+func (f *search) end() {
+	f.hedge.Stop()
+	for _, t := range f.turns {
+		if t.standing == waiting {
+			t.refresh(t.Heard)
+		}
+	}
+}
+
+// askUpstream asks the next upstream. One that is left alone is passed over; one
+// on trial is asked as well, but not waited for.
 func (f *search) askUpstream(ctx context.Context) {
-	for i, m := range f.s.upstreams {
-		if f.standings[i] != waiting {
+	for _, t := range f.turns {
+		if t.standing != waiting {
 			continue
 		}
-		f.standings[i] = asked
-		suspect := m.suspect.Load()
+		admission := t.admit()
+		if admission == health.Refused {
+			t.standing = skipped
+			f.s.traffic.add(t.mirror, askedNarinfo, resultSkipped)
+			continue
+		}
+		t.standing, t.asked, t.trial = asked, time.Now(), admission == health.Trial
 		f.s.tasks.begin()
-		go f.query(ctx, i)
-		if !suspect {
+		go f.query(ctx, t)
+		if !t.trial {
+			f.hedge.Reset(t.HedgeDelay())
 			return
 		}
 	}
 }
 
+// patience is how long an upstream is waited for until peers may answer in its
+// place: two fifths of the deadline, and up to twice that where it is known to
+// be slow.
+func (f *search) patience(t *turn) time.Duration {
+	if t.trial {
+		return t.HedgeDelay()
+	}
+	least := f.s.Deadline * 2 / 5
+	return min(max(least, t.Usual*3/2), 2*least)
+}
+
 // query asks one upstream. It may outlive the search, within the deadline, so
 // that an upstream which always comes second is not held for dead.
-func (f *search) query(ctx context.Context, i int) {
+func (f *search) query(ctx context.Context, t *turn) {
 	defer f.s.tasks.end()
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.s.Deadline)
 	defer cancel()
-	m := f.s.upstreams[i]
-	info, err := m.Narinfo(own, f.part)
-	m.suspect.Store(err != nil && !errors.Is(err, upstream.ErrAbsent))
-	f.send(ctx, answer{i, info, err})
+	patience := time.AfterFunc(f.patience(t), func() {
+		if !t.trial {
+			t.silent(t.asked)
+		}
+		f.overdue <- t // which has room for all
+	})
+	defer patience.Stop()
+	info, err := t.narinfo(own, f.part)
+	f.send(ctx, answer{t, info, time.Since(t.asked), err})
 }
 
 func (f *search) send(ctx context.Context, a answer) {
@@ -152,39 +175,29 @@ func (f *search) send(ctx context.Context, a answer) {
 	}
 }
 
-// losePatience takes upstreams that are still silent for unreachable, though
-// their answers remain welcome.
-func (f *search) losePatience() {
-	f.impatient = true
-	for i, m := range f.s.upstreams {
-		if f.standings[i] == asked {
-			m.suspect.Store(true)
-		}
-	}
-}
-
-// silent reports whether an upstream is not, or not any more, to be waited for.
-func (f *search) silent(i int) bool {
-	st := f.standings[i]
-	return st == unreachable || st <= asked && (f.impatient || f.s.upstreams[i].suspect.Load())
-}
-
-// circle returns who may be asked now. Allowed peers are, once every upstream
-// has spoken or is silent: a team's own builds are on no cache. Strangers are
-// only where no public upstream can be reached, and only after every private
-// one has said that the path is not one of its own.
+// circle returns who may be asked now. To ask strangers about a path is to tell
+// them of it, so every private upstream must have said that it is not one of
+// its own, or a public one that it is public.
 func (f *search) circle() circle {
-	c := everybody
-	for i, m := range f.s.upstreams {
-		silent := f.silent(i)
-		switch {
-		case f.standings[i] <= asked && !silent:
-			return nobody
-		case m.private && f.standings[i] != absent, !m.private && !silent:
-			c = allowed
+	settled, foreign := true, true   // all have spoken or are silent; all private ones say that it is absent
+	reached, pending := false, false // a public upstream was reached, has not spoken yet
+	for _, t := range f.turns {
+		silent := t.isSilent()
+		settled = settled && (silent || t.standing > asked)
+		if t.private {
+			foreign = foreign && t.standing == absentThere
+			continue
 		}
+		reached = reached || !silent
+		pending = pending || t.standing <= asked
 	}
-	return c
+	switch {
+	case !settled && !f.s.RacePeers:
+		return nobody
+	case f.public, foreign && (!reached || pending && f.s.RacePeers):
+		return everybody
+	}
+	return allowed
 }
 
 func (f *search) askPeers(ctx context.Context) {
@@ -200,48 +213,48 @@ func (f *search) askPeers(ctx context.Context) {
 		n := 0
 		for info := range f.s.peers.Narinfos(ctx, f.part, c == everybody) {
 			if info != nil {
-				f.send(ctx, answer{from: -1, info: info})
+				f.send(ctx, answer{info: info})
 			}
 			if n++; n == maxAnswers || ctx.Err() != nil {
 				break
 			}
 		}
-		f.send(ctx, answer{from: -1})
+		f.send(ctx, answer{})
 	}()
 }
 
-// done reports whether no answer can come any more.
+// done reports whether there is nothing to wait for any more.
 func (f *search) done() bool {
-	return f.rounds == 0 && !slices.ContainsFunc(f.standings, func(st standing) bool { return st <= asked })
+	return f.rounds == 0 && !slices.ContainsFunc(f.turns, (*turn).isPending)
 }
 
 // take notes an answer and returns a record once one is to be believed.
 func (f *search) take(a answer) *record {
 	switch {
-	case a.from < 0 && a.info == nil:
+	case a.turn != nil:
+		a.turn.note(a)
+		if a.err != nil {
+			f.s.log.Debug("no narinfo from upstream", zap.Stringer("hashPart", f.part), zap.Error(a.err))
+			return nil
+		}
+	case a.info == nil:
 		f.rounds--
 		return nil
-	case a.from >= 0 && errors.Is(a.err, upstream.ErrAbsent):
-		f.standings[a.from] = absent
-		return nil
-	case a.from >= 0 && a.err != nil:
-		f.standings[a.from] = unreachable
-		f.s.log.Debug("no narinfo from upstream", zap.Stringer("hashPart", f.part), zap.Error(a.err))
-		return nil
-	case a.from >= 0:
-		f.standings[a.from] = answered
-	}
-	if a.info.StorePath.HashPart() != f.part {
+	case a.info.StorePath.HashPart() != f.part:
 		return nil // signed perhaps, but for another path
 	}
 	c := f.add(a)
 	if err := f.s.keys.Check(c.info); err != nil {
 		f.s.log.Debug("narinfo is not believed", zap.Stringer("hashPart", f.part), zap.Error(err))
+		f.public = f.public || c.inPublic && f.s.askable(c.info)
 		return nil
+	}
+	if a.turn != nil {
+		a.turn.standing = found
 	}
 	return &record{
 		info: f.s.keys.Clean(c.info), upstream: c.upstream,
-		private: c.inSecret && !c.inPublic, fetched: time.Now(),
+		private: c.inSecret && !c.inPublic, fetched: time.Now(), took: c.took,
 	}
 }
 
@@ -250,9 +263,8 @@ func (f *search) take(a answer) *record {
 // has the record.
 func (f *search) add(a answer) *candidate {
 	c := &candidate{info: a.info, fingerprint: a.info.Fingerprint()}
-	if a.from >= 0 {
-		m := f.s.upstreams[a.from]
-		c.upstream, c.inPublic, c.inSecret = m.String(), !m.private, m.private
+	if t := a.turn; t != nil {
+		c.upstream, c.took, c.inPublic, c.inSecret = t.String(), a.took, !t.private, t.private
 	}
 	for i, old := range f.seen {
 		if old.fingerprint != c.fingerprint {

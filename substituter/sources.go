@@ -9,6 +9,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -79,60 +80,55 @@ func (src storeSource) open(ctx context.Context, digest *verify.Digest) (*stream
 	}{section, nar}}, nil
 }
 
-// upstreamSource is the upstreams, in order: first the one whose record is
-// known, with its URL; then all of them, asked for their records.
+// upstreamSource is one upstream.
 type upstreamSource struct {
-	upstreams []*mirror
-	deadline  time.Duration // for a record
-	rec       *record
+	m        *mirror
+	deadline time.Duration // for a record
+	rec      *record
 }
 
 func (upstreamSource) kind() kind { return fromUpstream }
 
+// open asks for the NAR by the URL in the record, if the record is this
+// upstream's. Else, or if there is nothing any more, it asks for the URL first.
 func (src upstreamSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
-	var errs []error
-	try := func(m *mirror, info *narinfo.Info) *stream {
-		body, err := m.OpenNAR(ctx, info, digest.Offset())
-		if err != nil {
-			errs = append(errs, err)
-			return nil
-		}
-		return &stream{body: body}
-	}
-	for _, m := range src.upstreams {
-		if m.String() == src.rec.upstream {
-			if s := try(m, src.rec.info); s != nil {
-				return s, nil
-			}
+	known := src.m.String() == src.rec.upstream
+	if known {
+		st, err := src.at(ctx, src.rec.info, digest)
+		if !errors.Is(err, upstream.ErrAbsent) {
+			return st, err
 		}
 	}
-	for _, m := range src.upstreams {
-		info, err := src.record(ctx, m, digest.Target())
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if m.String() == src.rec.upstream && info.URL == src.rec.info.URL {
-			continue // tried already
-		}
-		if s := try(m, info); s != nil {
-			return s, nil
-		}
+	info, err := src.record(ctx, digest.Target())
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(append(errs, errors.New("no upstream has the NAR"))...)
+	if known && info.URL == src.rec.info.URL {
+		return nil, fmt.Errorf("%w: %s has a record without its NAR", upstream.ErrAbsent, src.m)
+	}
+	return src.at(ctx, info, digest)
 }
 
-// record asks an upstream where it has the NAR. Signatures do not matter here:
+// at asks for the NAR by the URL in info.
+func (src upstreamSource) at(ctx context.Context, info *narinfo.Info, digest *verify.Digest) (*stream, error) {
+	body, err := src.m.nar(ctx, info, digest.Offset())
+	if err != nil {
+		return nil, err
+	}
+	return &stream{body: body}, nil
+}
+
+// record asks the upstream where it has the NAR. Signatures do not matter here:
 // what counts is the hash of the bytes.
-func (src upstreamSource) record(ctx context.Context, m *mirror, target verify.Target) (*narinfo.Info, error) {
+func (src upstreamSource) record(ctx context.Context, target verify.Target) (*narinfo.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, src.deadline)
 	defer cancel()
-	info, err := m.Narinfo(ctx, src.rec.info.StorePath.HashPart())
+	info, err := src.m.narinfo(ctx, src.rec.info.StorePath.HashPart())
 	if err != nil {
 		return nil, err
 	}
 	if info.NARHash != target.Hash || info.NARSize != target.Size {
-		return nil, fmt.Errorf("%s has another NAR of %s", m, info.StorePath)
+		return nil, fmt.Errorf("%s has another NAR of %s", src.m, info.StorePath)
 	}
 	return info, nil
 }
@@ -178,16 +174,6 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	return nil, fmt.Errorf("spool: %w", err)
 }
 
-// upstreamsSuspect reports whether no upstream answered when last asked.
-func (s *Server) upstreamsSuspect() bool {
-	for _, m := range s.upstreams {
-		if !m.suspect.Load() {
-			return false
-		}
-	}
-	return true
-}
-
 // plan lists the sources of a NAR in the order in which they start, each with
 // the time without verified progress after which it joins.
 func (s *Server) plan(rec *record, excluded kinds) []*entry {
@@ -206,11 +192,11 @@ func (s *Server) plan(rec *record, excluded kinds) []*entry {
 		}
 	}
 	fromCaches := func() {
-		if len(s.upstreams) > 0 {
-			add(upstreamSource{s.upstreams, s.Deadline, rec}, upstreamAfter)
+		for _, m := range s.caches(rec) {
+			add(upstreamSource{m, s.Deadline, rec}, upstreamAfter)
 		}
 	}
-	if s.peers != nil && (s.peers.Known(rec.info.NARHash) || s.upstreamsSuspect()) {
+	if s.peers != nil && (s.peers.Known(rec.info.NARHash) || s.upstreamsDown()) {
 		peers()
 		fromCaches()
 	} else {

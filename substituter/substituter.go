@@ -23,8 +23,6 @@ import (
 	"iter"
 	"net/http"
 	"os"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -120,9 +118,12 @@ type Config struct {
 	Priority int
 	// Deadline is the longest time for one narinfo; 0 means 5 s.
 	Deadline time.Duration
-	// Upstreams in the order in which they are asked. One that signs with a
-	// key that is not in Trust is private.
+	// Upstreams, those with the lowest priority asked first, and among equals
+	// the quickest. One that signs with a key that is not in Trust is private.
 	Upstreams []upstream.Config
+	// RacePeers has peers asked for records at the same time as the upstreams,
+	// and not only when these say nothing.
+	RacePeers bool
 	// Trust says which records are believed, beside the upstreams' own keys.
 	Trust trust.Keys
 	// Hosts are further names under which clients may address the server,
@@ -139,6 +140,8 @@ type Deps struct {
 	Log *zap.Logger
 	// Records keeps narinfos.
 	Records Bucket
+	// Health keeps how the upstreams did; nil means that a restart forgets it.
+	Health Bucket
 	// Store is the local store, or nil.
 	Store narstore.Store
 	// Peers is nil on a node without any.
@@ -148,14 +151,6 @@ type Deps struct {
 	Askable func(*narinfo.Info) bool
 	// Metrics is nil where none are wanted.
 	Metrics prometheus.Registerer
-}
-
-// mirror is an upstream and what is known of it.
-type mirror struct {
-	*upstream.Client
-	private bool
-	// suspect is true while its last answer was none: it is not waited for.
-	suspect atomic.Bool
 }
 
 // Server is the binary cache. Its handler works without Run, but old records
@@ -169,6 +164,7 @@ type Server struct {
 
 	keys      trust.Keys // with those of the upstreams
 	upstreams []*mirror
+	traffic   *traffic
 
 	records   *recordCache
 	absent    *expiring[nix.HashPart, struct{}]
@@ -213,13 +209,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.askable == nil {
 		s.askable = func(*narinfo.Info) bool { return false }
 	}
-	if err := s.addUpstreams(); err != nil {
+	if err := s.addUpstreams(deps.Health); err != nil {
 		return nil, err
 	}
 	s.records = &recordCache{bucket: deps.Records, keys: &s.keys, log: s.log}
 	if deps.Metrics != nil {
-		if err := deps.Metrics.Register(s.counters); err != nil {
-			return nil, fmt.Errorf("substituter: %w", err)
+		for _, c := range []prometheus.Collector{s.counters, s.traffic} {
+			if err := deps.Metrics.Register(c); err != nil {
+				return nil, fmt.Errorf("substituter: %w", err)
+			}
 		}
 	}
 	return s, nil
@@ -233,33 +231,16 @@ func orDefault[T comparable](value, fallback T) T {
 	return value
 }
 
-// addUpstreams makes the clients, and trusts the upstreams' own keys. Trust
-// goes with the key and not with the way by which a record came, as in Nix.
-func (s *Server) addUpstreams() error {
-	s.keys = trust.Keys{Trusted: slices.Clone(s.Trust.Trusted), Threshold: s.Trust.Threshold}
-	for _, cfg := range s.Upstreams {
-		client, err := upstream.New(cfg)
-		if err != nil {
-			return fmt.Errorf("substituter: %w", err)
-		}
-		m := &mirror{Client: client, private: client.Private()}
-		for _, key := range cfg.Keys {
-			if !slices.Contains(s.Trust.Trusted, key) {
-				m.private = true
-				s.keys.Trusted = append(s.keys.Trusted, key)
-			}
-		}
-		s.upstreams = append(s.upstreams, m)
-	}
-	return nil
-}
-
-// Run revalidates old records until ctx ends, waits for what is still under
-// way, and closes the connections to the upstreams.
+// Run revalidates old records and probes upstreams that fail until ctx ends,
+// waits for what is still under way, and closes the connections to the
+// upstreams.
 func (s *Server) Run(ctx context.Context) error {
 	var group errgroup.Group
 	for range refreshers {
 		group.Go(func() error { return s.revalidate(ctx) })
+	}
+	for _, m := range s.upstreams {
+		group.Go(func() error { return m.attend(ctx, s.Deadline) })
 	}
 	err := group.Wait()
 	// Requests may go on until they are drained; lookups end by their deadline.
@@ -267,6 +248,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	_ = s.tasks.wait(waiting) // whoever is still there ends with its connection
 	for _, m := range s.upstreams {
+		m.keep(0)
 		m.CloseIdleConnections()
 	}
 	return err

@@ -143,6 +143,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 	deps := substituter.Deps{
 		Log:     d.log,
 		Records: d.db.Bucket("narinfo"),
+		Health:  d.db.Bucket("upstreams"),
 		Askable: d.policy.Askable,
 		Metrics: d.metrics,
 	}

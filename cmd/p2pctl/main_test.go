@@ -136,8 +136,14 @@ func (node) Status() control.Status {
 			Announcing: &control.Announcing{Keys: 34, Waiting: 4},
 			Served:     &control.Served{Bytes: 3 << 20, Sessions: 5},
 		},
-		NARBytes:  map[string]uint64{"peer": 2 << 30, "upstream": 1023},
-		Upstreams: []control.UpstreamStatus{{URL: "https://cache.nixos.org"}},
+		NARBytes: map[string]uint64{"peer": 2 << 30, "upstream": 1023},
+		Upstreams: []control.UpstreamStatus{
+			{URL: "https://cache.nixos.org", Reachable: true, State: "ok", LatencySeconds: 0.0234},
+			{URL: "https://slow.example.org", Reachable: true, State: "slow", LatencySeconds: 1.2, Problem: "status 500"},
+			{URL: "https://down.example.org", Private: true, State: "open", Problem: "no \x1b[2Janswer", OpenUntil: time.Now().Add(time.Hour)},
+			{URL: "https://dead.example.org", State: "open", Problem: "status 500", OpenUntil: time.Now().Add(-time.Hour)},
+			{URL: "https://new.example.org", Reachable: true, State: "unknown"},
+		},
 	}
 }
 

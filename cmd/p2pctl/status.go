@@ -47,13 +47,29 @@ func printStatus(w io.Writer, s *control.Status) error {
 	}
 	row("state", "%s", s.StateDir)
 	for _, u := range s.Upstreams {
-		row("upstream", "%s%s%s", u.URL, unless(!u.Private, ", private"), unless(u.Reachable, ", does not answer"))
+		row("upstream", "%s%s, %s", u.URL, unless(!u.Private, ", private"), upstreamText(&u))
 	}
 	row("fetched", "%s from peers, %s from upstreams", bytesText(s.NARBytes["peer"]), bytesText(s.NARBytes["upstream"]))
 	if s.P2P != nil {
 		printP2P(row, s.P2P)
 	}
 	return t.Flush()
+}
+
+// upstreamText says how an upstream does.
+func upstreamText(u *control.UpstreamStatus) string {
+	switch latency := time.Duration(u.LatencySeconds * float64(time.Second)).Round(time.Millisecond); {
+	case u.State == "open" && time.Now().After(u.OpenUntil):
+		return fmt.Sprintf("open until it is next needed (%s)", printable(u.Problem))
+	case u.State == "open":
+		return fmt.Sprintf("open until %s (%s)", u.OpenUntil.Local().Format(time.TimeOnly), printable(u.Problem))
+	case u.State == "unknown":
+		return "not asked yet"
+	case u.Problem != "":
+		return fmt.Sprintf("%s, %v (last: %s)", u.State, latency, printable(u.Problem))
+	default:
+		return fmt.Sprintf("%s, %v", u.State, latency)
+	}
 }
 
 func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) {

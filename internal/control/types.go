@@ -54,8 +54,19 @@ type UpstreamStatus struct {
 	URL string `json:"url"`
 	// Private is true where strangers are not told of its paths.
 	Private bool `json:"private"`
-	// Reachable is false where its last answer was none.
+	// Reachable is false while the upstream is left alone for having failed.
 	Reachable bool `json:"reachable"`
+	// State is "unknown" before the first answer, "ok", "slow", or "open" while it
+	// is not reachable.
+	State string `json:"state"`
+	// LatencySeconds is what it took to answer of late, on average, and
+	// BytesPerSecond how fast NARs came; 0 where there were none.
+	LatencySeconds float64 `json:"latencySeconds,omitempty"`
+	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
+	// Problem is its last failure, where it has not answered since, and OpenUntil
+	// the time of its next trial.
+	Problem   string    `json:"problem,omitempty"`
+	OpenUntil time.Time `json:"openUntil,omitzero"`
 }
 
 // P2PStatus says how the node stands in its network.

@@ -1,0 +1,62 @@
+package substituter
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// measuredNAR is the least number of bytes that tell how fast NARs come. Of
+// fewer the time is that of the first byte.
+const measuredNAR = 1 << 20
+
+// measuredBody is the bytes of a NAR on their way, of which the upstream's
+// health hears when they break off or end.
+type measuredBody struct {
+	io.ReadCloser
+	m     *mirror
+	ended func() error // the error of the context that ends it
+	asked time.Time
+
+	bytes  int64
+	waited time.Duration // for them
+	broken bool
+}
+
+// Read implements io.Reader.
+func (b *measuredBody) Read(p []byte) (int, error) {
+	began := time.Now()
+	n, err := b.ReadCloser.Read(p)
+	took := time.Since(began)
+	b.bytes += int64(n)
+	b.waited += took
+	if err == nil || errors.Is(err, io.EOF) || b.broken {
+		return n, err
+	}
+	switch {
+	case took >= stallTime: // a stream that stalls is ended by us
+		b.breakOff(fmt.Sprintf("NAR: nothing in %v", took.Round(time.Second)))
+	case b.ended() == nil:
+		b.breakOff("NAR: " + b.m.problem(err))
+	}
+	return n, err
+}
+
+func (b *measuredBody) breakOff(problem string) {
+	b.broken = true
+	b.m.health.BrokeOff(b.asked, problem)
+	b.m.logChange()
+}
+
+// Close implements io.Closer.
+func (b *measuredBody) Close() error {
+	switch {
+	case b.broken:
+	case b.bytes >= measuredNAR:
+		b.m.health.Delivered(b.bytes, b.waited)
+	case b.bytes > 0:
+		b.m.health.Works()
+	}
+	return b.ReadCloser.Close()
+}

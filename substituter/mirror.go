@@ -1,0 +1,215 @@
+package substituter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/health"
+	"github.com/nar-p2p/nar-p2p/substituter/trust"
+	"github.com/nar-p2p/nar-p2p/substituter/upstream"
+)
+
+const (
+	// keepHealth is how long it is remembered how an upstream did: over a
+	// holiday; then the machine may well stand elsewhere.
+	keepHealth = 14 * 24 * time.Hour
+	// keepEvery is how often that is written while it changes.
+	keepEvery = time.Minute
+)
+
+// mirror is an upstream and what is known of it. It is asked by the methods
+// here, so that its health learns from it.
+type mirror struct {
+	*upstream.Client
+	priority int
+	private  bool
+	health   *health.Tracker
+	traffic  *traffic
+	log      *zap.Logger
+
+	open      atomic.Bool   // as last logged
+	wake      chan struct{} // of one signal, to whoever probes it
+	demanded  atomic.Int64  // when somebody last wanted it, in nanoseconds since 1970
+	refreshed atomic.Int64  // when it was last probed though nobody did
+
+	bucket  Bucket // nil if nothing is kept
+	keeping sync.Mutex
+	kept    time.Time // when it was last written
+}
+
+// addUpstreams makes the clients, and trusts the upstreams' own keys. Trust
+// goes with the key and not with the way by which a record came, as in Nix.
+func (s *Server) addUpstreams(bucket Bucket) error {
+	s.keys = trust.Keys{Trusted: slices.Clone(s.Trust.Trusted), Threshold: s.Trust.Threshold}
+	s.traffic = newTraffic()
+	for _, cfg := range s.Upstreams {
+		client, err := upstream.New(cfg)
+		if err != nil {
+			return fmt.Errorf("substituter: %w", err)
+		}
+		m := &mirror{
+			Client: client, priority: cfg.Priority, private: client.Private(),
+			health: new(health.Tracker), traffic: s.traffic, log: s.log,
+			wake: make(chan struct{}, 1), bucket: bucket,
+		}
+		if slices.ContainsFunc(s.upstreams, func(other *mirror) bool { return other.String() == m.String() }) {
+			return fmt.Errorf("substituter: upstream %s is listed twice", m)
+		}
+		for _, key := range cfg.Keys {
+			if !slices.Contains(s.Trust.Trusted, key) {
+				m.private = true
+				s.keys.Trusted = append(s.keys.Trusted, key)
+			}
+		}
+		m.recall()
+		s.upstreams = append(s.upstreams, m)
+	}
+	s.traffic.upstreams = s.upstreams
+	return nil
+}
+
+// admit asks whether the upstream may be asked, and has it probed where it is
+// left alone.
+func (m *mirror) admit() health.Admission {
+	a := m.health.Admit()
+	if a != health.Admitted {
+		m.rouse()
+	}
+	return a
+}
+
+// narinfo asks for the record of a path.
+func (m *mirror) narinfo(ctx context.Context, part nix.HashPart) (*narinfo.Info, error) {
+	asked := time.Now()
+	info, err := m.Narinfo(ctx, part)
+	m.settle(ctx, askedNarinfo, asked, err)
+	return info, err
+}
+
+// probe asks whether the upstream works.
+func (m *mirror) probe(ctx context.Context) {
+	asked := time.Now()
+	m.settle(ctx, askedProbe, asked, m.Probe(ctx))
+}
+
+// file asks for a file that is passed through.
+func (m *mirror) file(ctx context.Context, name string, limit int64) (io.ReadCloser, error) {
+	asked := time.Now()
+	body, err := m.File(ctx, name, limit)
+	m.settle(ctx, askedFile, asked, err)
+	return body, err
+}
+
+// nar asks for the bytes of a NAR from an offset on.
+func (m *mirror) nar(ctx context.Context, info *narinfo.Info, offset int64) (io.ReadCloser, error) {
+	asked := time.Now()
+	body, err := m.OpenNAR(ctx, info, offset)
+	m.settle(ctx, askedNAR, asked, err)
+	if err != nil {
+		return nil, err
+	}
+	return &measuredBody{ReadCloser: body, m: m, ended: ctx.Err, asked: asked}, nil
+}
+
+// settle draws the conclusions from how a question ended that was asked at this
+// time under ctx.
+func (m *mirror) settle(ctx context.Context, what asking, asked time.Time, err error) {
+	m.traffic.count(m, what, err)
+	took := time.Since(asked)
+	var status *upstream.StatusError
+	switch {
+	case err == nil && what == askedNAR: // that is told by its bytes
+	case err == nil && what == askedProbe:
+		m.health.Answered(took)
+	case (err == nil || errors.Is(err, upstream.ErrAbsent)) && what == askedNarinfo:
+		m.health.Answered(took)
+		m.traffic.latency.WithLabelValues(m.String()).Observe(took.Seconds())
+	case err == nil, errors.Is(err, upstream.ErrAbsent):
+		m.health.Works()
+	case errors.Is(ctx.Err(), context.Canceled):
+		return // nobody wanted to know any more
+	case upstream.Unconnected(err):
+		m.health.Down(asked, m.problem(err))
+	case upstream.TimedOut(err):
+		m.silent(asked)
+	case errors.As(err, &status) && status.RetryAfter > 0:
+		m.health.SentAway(asked, m.problem(err), status.RetryAfter)
+	default:
+		m.health.Failed(asked, m.problem(err))
+	}
+	m.logChange()
+	m.keep(keepEvery)
+}
+
+// silent notes that a question asked at this time is without an answer, for
+// which there may be a lost connection to blame.
+func (m *mirror) silent(asked time.Time) {
+	if m.health.Silent(asked, fmt.Sprintf("no answer in %v", time.Since(asked).Round(time.Millisecond))) {
+		m.Reconnect()
+		m.logChange()
+	}
+}
+
+// logChange tells once when the upstream begins to be left alone, and when that
+// ends.
+func (m *mirror) logChange() {
+	state := m.health.State()
+	switch {
+	case m.open.Swap(state.Open) == state.Open:
+	case state.Open:
+		m.log.Warn("upstream is left alone", zap.Stringer("upstream", m), zap.String("problem", state.Problem), zap.Time("until", state.Until))
+	default:
+		m.log.Info("upstream answers again", zap.Stringer("upstream", m))
+	}
+}
+
+// problem is an error for whoever knows which upstream it is about.
+func (m *mirror) problem(err error) string {
+	return strings.TrimPrefix(err.Error(), "upstream: "+m.String()+": ")
+}
+
+// recall takes what was kept of the upstream.
+func (m *mirror) recall() {
+	if m.bucket == nil {
+		return
+	}
+	data, err := m.bucket.Get([]byte(m.String()))
+	if err != nil {
+		return // there is nothing
+	}
+	if err := m.health.Restore(data); err != nil {
+		m.log.Debug("kept health is of no use", zap.Stringer("upstream", m), zap.Error(err))
+	}
+	m.open.Store(m.health.State().Open)
+}
+
+// keep writes what is known of the upstream, if that was last done so long ago.
+func (m *mirror) keep(every time.Duration) {
+	if m.bucket == nil {
+		return
+	}
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	if time.Since(m.kept) < every {
+		return
+	}
+	m.kept = time.Now()
+	data, err := m.health.Save()
+	if err == nil {
+		err = m.bucket.Put([]byte(m.String()), data, keepHealth)
+	}
+	if err != nil {
+		m.log.Warn("health of upstream not kept", zap.Stringer("upstream", m), zap.Error(err))
+	}
+}

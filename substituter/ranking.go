@@ -1,0 +1,66 @@
+package substituter
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/substituter/health"
+)
+
+// ranked is an upstream as it was when the order was made.
+type ranked struct {
+	*mirror
+	health.State
+}
+
+// ranking returns the upstreams, the best first: those with the lowest
+// priority; among them the quickest, where a factor of two counts; else in the
+// order of the configuration.
+func (s *Server) ranking() []ranked {
+	all := make([]ranked, len(s.upstreams))
+	for i, m := range s.upstreams {
+		all[i] = ranked{m, m.health.State()}
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.slowness(), b.slowness()))
+	})
+	return all
+}
+
+// slowness is 0 where nothing is known, so that it becomes known.
+func (r ranked) slowness() int { return bits.Len64(uint64(r.Latency / (8 * time.Millisecond))) }
+
+// speed is 0 where nothing is known, so that what is known to be fast is asked.
+// A factor of two counts.
+func (r ranked) speed() int { return bits.Len64(uint64(r.Throughput)) }
+
+// caches lists the upstreams for a NAR in the order in which they are asked:
+// the one whose record it is; then by priority and by how fast their NARs come.
+// Those that fail are left out where there is another, and those that do not
+// want to be asked in any case.
+func (s *Server) caches(rec *record) []*mirror {
+	all := s.ranking()
+	all = slices.DeleteFunc(all, func(r ranked) bool { return r.Obeying || !r.Wants(rec.info.StorePath.Name()) })
+	if slices.ContainsFunc(all, func(r ranked) bool { return !r.Open }) {
+		all = slices.DeleteFunc(all, func(r ranked) bool { return r.Open })
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), -cmp.Compare(a.speed(), b.speed()))
+	})
+	var first, others []*mirror
+	for _, r := range all {
+		if r.String() == rec.upstream {
+			first = append(first, r.mirror)
+		} else {
+			others = append(others, r.mirror)
+		}
+	}
+	return append(first, others...)
+}
+
+// upstreamsDown reports whether no upstream works, as far as is known.
+func (s *Server) upstreamsDown() bool {
+	return !slices.ContainsFunc(s.upstreams, func(m *mirror) bool { return !m.health.State().Open })
+}
