@@ -94,13 +94,18 @@ func substituterConfig(cfg *config.Config) (*substituter.Config, error) {
 		Trust:    trust.Keys{Trusted: trusted, Threshold: cfg.Trust.Threshold},
 		Hosts:    cfg.Substituter.Hosts,
 		SpoolDir: spool,
+
+		RacePeers: cfg.Substituter.RacePeers,
 	}
 	for _, u := range cfg.Upstreams {
 		keys, err := publicKeys(u.PublicKeys)
 		if err != nil {
 			return nil, fmt.Errorf("upstream: public_keys: %w", err)
 		}
-		s.Upstreams = append(s.Upstreams, upstream.Config{URL: u.URL, Keys: keys, Private: u.Private})
+		s.Upstreams = append(s.Upstreams, upstream.Config{
+			URL: u.URL, Priority: u.Priority, Keys: keys, Private: u.Private,
+			Netrc: u.Netrc, TokenFile: u.TokenFile, Include: u.Include, Exclude: u.Exclude,
+		})
 	}
 	return s, nil
 }

@@ -88,6 +88,8 @@ type Substituter struct {
 	Priority int
 	Deadline time.Duration
 	Hosts    []string
+	// RacePeers has peers asked for records while the upstreams are.
+	RacePeers bool
 }
 
 // P2P is what peers talk to. Addresses are multiaddrs in text form.
@@ -120,7 +122,19 @@ type Upstream struct {
 	PublicKeys []string
 	// Private marks a cache whose paths strangers are never asked for.
 	Private bool
+	// Priority orders the upstreams: the lowest is asked first.
+	Priority int
+	// Netrc and TokenFile are files with credentials.
+	Netrc     string
+	TokenFile string
+	// Include and Exclude are patterns of names of store paths.
+	Include []string
+	Exclude []string
 }
+
+// upstreamPriority is that of an upstream without one: what cache.nixos.org
+// tells Nix.
+const upstreamPriority = 40
 
 // Control is the socket that p2pctl talks to.
 type Control struct {
@@ -141,7 +155,7 @@ func defaults() *Config {
 		}},
 		Share:     Share{PublicKeys: []string{CacheNixOSKey}},
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
-		Upstreams: []Upstream{{URL: "https://cache.nixos.org"}},
+		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
 	}
 }
 

@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}},
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
-		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org"}},
+		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
 		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -80,6 +80,7 @@ listen = "[::1]:0"
 priority = 10
 deadline = "1500ms"
 hosts = ["cache.lan"]
+race_peers = true
 [p2p]
 listen = ["/ip4/127.0.0.1/tcp/0"]
 bootstrap = ["/ip4/192.0.2.1/tcp/8461/p2p/` + peerID + `"]
@@ -97,6 +98,13 @@ threshold = 1
 url = "http://127.0.0.1:9"
 public_keys = ["` + config.CacheNixOSKey + `"]
 private = true
+priority = 10
+netrc = "/etc/netrc"
+include = ["acme-*", "x"]
+exclude = ["acme-secret-*"]
+[[upstream]]
+url = "http://127.0.0.1:10"
+token_file = "/run/token"
 [[upstream]]
 url = "https://cache.nixos.org"
 [control]
@@ -115,7 +123,7 @@ socket = "/run/x/y.sock"
 			Kind: "nix", Dir: "/nix/store", Root: "/mnt", RealDir: "/mnt/elsewhere/store",
 			NixStateDir: "/mnt/elsewhere/var", DaemonSocket: "/mnt/socket",
 		},
-		Substituter: config.Substituter{Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}},
+		Substituter: config.Substituter{Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}, RacePeers: true},
 		P2P: config.P2P{
 			Listen:         []string{"/ip4/127.0.0.1/tcp/0"},
 			Bootstrap:      []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
@@ -126,8 +134,12 @@ socket = "/run/x/y.sock"
 		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20},
 		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{
-			{URL: "http://127.0.0.1:9", PublicKeys: []string{config.CacheNixOSKey}, Private: true},
-			{URL: "https://cache.nixos.org"},
+			{
+				URL: "http://127.0.0.1:9", PublicKeys: []string{config.CacheNixOSKey}, Private: true, Priority: 10,
+				Netrc: "/etc/netrc", Include: []string{"acme-*", "x"}, Exclude: []string{"acme-secret-*"},
+			},
+			{URL: "http://127.0.0.1:10", Priority: 40, TokenFile: "/run/token"},
+			{URL: "https://cache.nixos.org", Priority: 40},
 		},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
@@ -151,7 +163,7 @@ func TestPrecedence(t *testing.T) {
 	if diff := cmp.Diff([]string{"b", "c", "d"}, got.Share.Exclude); diff != "" {
 		t.Errorf("share.exclude (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]config.Upstream{{URL: "http://a.example"}, {URL: "http://b.example"}, {URL: "http://c.example"}}, got.Upstreams); diff != "" {
+	if diff := cmp.Diff([]config.Upstream{{URL: "http://a.example", Priority: 40}, {URL: "http://b.example", Priority: 40}, {URL: "http://c.example", Priority: 40}}, got.Upstreams); diff != "" {
 		t.Errorf("upstream (-want +got):\n%s", diff)
 	}
 }
@@ -206,7 +218,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"unknown key":             {file: "[p2p]\nlisten_on = []", want: `config.toml: unknown key "p2p.listen_on": did you mean "p2p.listen"?`},
 		"unknown table":           {file: "[peer]\nallow = []", want: `unknown key "peer.allow": did you mean "p2p.allow"?`},
-		"unknown upstream key":    {file: "[[upstream]]\nuri = 'http://x.example'", want: `upstream: number 1: unknown key "uri": its keys are url, public_keys and private`},
+		"unknown upstream key":    {file: "[[upstream]]\nuri = 'http://x.example'", want: `upstream: number 1: unknown key "uri": its keys are url, priority, public_keys, private, netrc, token_file, include, exclude`},
 		"far from every key":      {file: "frobnicate = 1", want: "unknown key \"frobnicate\"\n"},
 		"upstream as a table":     {file: "[upstream]\nurl = 'http://x.example'", want: `config.toml: upstream: is a list of tables: write [[upstream]]`},
 		"upstream without url":    {file: "[[upstream]]\nprivate = true", want: `upstream: number 1: url is missing`},
@@ -247,6 +259,10 @@ func TestErrors(t *testing.T) {
 		"threshold":           {args: []string{"--trust-threshold=2"}, want: `trust.threshold: 2 signatures are wanted, but only 1 keys are trusted`},
 		"no trusted key":      {args: []string{"--trust-public-keys="}, want: `trust.threshold: 1 signatures are wanted, but only 0 keys`},
 		"upstream scheme":     {args: []string{"--upstream=s3://bucket"}, want: `url: "s3://bucket": is not an http:// or https:// URL`},
+		"upstream password":   {args: []string{"--upstream=http://me:pw@x.example/?priority=1"}, want: `url: "http://me:xxxxx@x.example/?priority=1": has a query`},
+		"upstream priority":   {file: "[[upstream]]\nurl = 'http://x.example'\npriority = -1", want: `upstream: number 1: priority: -1: is not between 0 and 1000`},
+		"upstream netrc":      {file: "[[upstream]]\nurl = 'http://x.example'\nnetrc = 'netrc'", want: `netrc: "netrc": is not an absolute path`},
+		"upstream filter":     {file: "[[upstream]]\nurl = 'http://x.example'\nexclude = ['[a']", want: `exclude: "[a": is not a pattern`},
 		"long socket path":    {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
 		"long default socket": {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
 		"no home":             {environ: []string{"HOME="}, want: "state_dir: neither"},

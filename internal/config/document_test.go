@@ -53,23 +53,24 @@ have units (` + "`500ms`, `5s`" + `); paths are absolute.
 const upstreamSection = `
 ## Upstreams
 
-Each upstream is a table of the list ` + "`upstream`" + `, in the order in which they are asked:
+Each upstream is a table of the list ` + "`upstream`" + `:
 
 ` + "```toml" + `
 [[upstream]]
 url = "https://cache.nixos.org"
 
 [[upstream]]
-url = "https://user:password@cache.example.org"
+url = "https://cache.example.org"
+priority = 10
 public_keys = ["example-1:…"]
-private = true
+netrc = "/etc/nix/netrc"
+include = ["acme-*"]
 ` + "```" + `
+
+[metadata.md](metadata.md) tells in which order they are asked, and for how long one that fails is left alone.
 
 | key | meaning |
 | --- | --- |
-| ` + "`url`" + ` | The cache's http or https URL. |
-| ` + "`public_keys`" + ` | Keys of the cache's own, trusted beside ` + "`trust.public_keys`" + `. They make the cache private. |
-| ` + "`private`" + ` | Strangers are never asked for a path that is known only from here. Default ` + "`false`" + `; a cache with credentials or keys of its own is always private. |
 `
 
 func documentation() string {
@@ -90,7 +91,11 @@ func documentation() string {
 		fmt.Fprintf(&b, "- %s, default %s\n", s.kind(), defaultText(s))
 		fmt.Fprintf(&b, "- `$%s`, `--%s`\n\n", s.env(), s.flag())
 	}
-	return strings.TrimRight(b.String(), "\n") + "\n" + upstreamSection
+	text := strings.TrimRight(b.String(), "\n") + "\n" + upstreamSection
+	for _, key := range new(Upstream).keys() {
+		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
+	}
+	return text
 }
 
 func defaultText(s setting) string {

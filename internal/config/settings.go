@@ -110,6 +110,12 @@ func settings(c *Config) []setting {
 				"`localhost` and the address that was connected to always work; every other name is refused, against DNS rebinding.",
 		},
 		{
+			name: "substituter.race_peers", value: boolean(&c.Substituter.RacePeers),
+			doc: "Whether peers are asked for metadata at the same time as the upstreams, and not only where these do not answer or, in the case of one's own people, do not have it. " +
+				"Quicker where upstreams are slow. In the public network strangers then hear of every path that Nix asks for and that is not known yet, own builds included; " +
+				"but where there is a private upstream only of those that it does not have.",
+		},
+		{
 			name: "p2p.listen", value: list(&c.P2P.Listen, checkListenAddr),
 			doc: "The multiaddrs on which peers reach the node. Port 0 picks a free one.",
 		},

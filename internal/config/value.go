@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,8 +249,8 @@ func (u upstreams) set(v any) error {
 			return err
 		}
 		tables = make([]any, len(urls))
-		for i, url := range urls {
-			tables[i] = map[string]any{"url": url}
+		for i, address := range urls {
+			tables[i] = map[string]any{"url": address}
 		}
 	}
 	if len(tables) > maxItems {
@@ -274,23 +275,84 @@ func isText(v any) bool {
 	return ok
 }
 
+// addressValue is a URL that may hold a password, which errors must not tell.
+type addressValue struct{ field *string }
+
+func (a addressValue) set(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return errors.New("is not text")
+	}
+	if err := checkURL(s); err != nil {
+		if u, parseErr := url.Parse(s); parseErr == nil {
+			return fmt.Errorf("%q: %w", u.Redacted(), err)
+		}
+		return err
+	}
+	*a.field = s
+	return nil
+}
+
+func (a addressValue) texts() []string { return []string{*a.field} }
+func (a addressValue) kind() string    { return "text" }
+
+// upstreamKey is one key of an [[upstream]] table.
+type upstreamKey struct {
+	name string
+	value
+	doc string
+}
+
+// keys returns the keys of an [[upstream]] table, bound to the fields of u.
+func (u *Upstream) keys() []upstreamKey {
+	return []upstreamKey{
+		{"url", addressValue{&u.URL}, "The cache's http or https URL. It may hold a user name and password."},
+		{
+			"priority", number(&u.Priority, 0, 1000),
+			"The cache with the lowest number is asked first; of several with the same the quickest, by a factor of two. Default `40`.",
+		},
+		{
+			"public_keys", list(&u.PublicKeys, checkPublicKey),
+			"Keys of the cache's own, trusted beside `trust.public_keys`. They make the cache private.",
+		},
+		{
+			"private", boolean(&u.Private),
+			"Strangers are never asked for a path that is known only from here. Default `false`; a cache with credentials or keys of its own is always private.",
+		},
+		{
+			"netrc", text(&u.Netrc, checkAbsolute),
+			"A file with the login for the cache's host, in the form of Nix's `netrc-file`. It is read again when it changes.",
+		},
+		{
+			"token_file", text(&u.TokenFile, checkAbsolute),
+			"A file with a bearer token for the cache. It is read again when it changes.",
+		},
+		{
+			"include", list(&u.Include, checkGlob),
+			"Patterns of names (what follows the hash part), such as `acme-*`. Where there are any, the cache counts as not having what none of them matches.",
+		},
+		{
+			"exclude", list(&u.Exclude, checkGlob),
+			"Patterns of names that the cache counts as not having.",
+		},
+	}
+}
+
 // set reads the keys of one [[upstream]] table.
 func (u *Upstream) set(table map[string]any) error {
-	for _, key := range slices.Sorted(maps.Keys(table)) {
-		v := table[key]
-		var err error
-		switch key {
-		case "url":
-			err = text(&u.URL, checkURL).set(v)
-		case "public_keys":
-			err = list(&u.PublicKeys, checkPublicKey).set(v)
-		case "private":
-			err = boolean(&u.Private).set(v)
-		default:
-			return fmt.Errorf("unknown key %q: its keys are url, public_keys and private", key)
+	u.Priority = upstreamPriority
+	keys := u.keys()
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = key.name
+	}
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		i := slices.Index(names, name)
+		if i < 0 {
+			return fmt.Errorf("unknown key %q: its keys are %s", name, strings.Join(names, ", "))
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+		if err := keys[i].set(table[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if u.URL == "" {
