@@ -120,22 +120,50 @@ func (s *Server) deliver(ctx context.Context, rec *record, resp *response) strin
 // fetchOnce fetches the NAR once, from the sources that are not excluded.
 func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded kinds, resp *response) error {
 	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
-	var gate *verify.Gate
-	if resp.size <= smallNAR {
-		gate = verify.NewGate(resp, verify.NewDigest(target), resp.want, resp.size)
-	} else {
-		gate = verify.NewGate(resp, s.states.Resume(target, resp.want.From), resp.want, holdBack)
-		gate.Keep(s.states)
+	gate, err := s.newGate(rec, target, resp)
+	if err != nil {
+		return err
 	}
 	f := s.newFetch(rec, excluded, gate)
-	err := f.run(ctx)
+	err = f.run(ctx)
 	if gate.Conflict() {
 		s.distrust(target, kinds(0).with(fromPeers), true)
 	}
-	if errors.Is(err, verify.ErrMismatch) {
+	switch {
+	case errors.Is(err, verify.ErrMismatch):
 		s.distrust(target, f.culprits(), resp.begun || resp.want.From > 0)
+	case errors.Is(err, verify.ErrAddress):
+		s.refuse(rec) // whoever gave the bytes gave what the record asked for
 	}
 	return err
+}
+
+// newGate returns the gate through which a response gets its NAR. A NAR that is
+// not small goes on where the response does, unless its content address is to
+// be checked: that has no states to go on with, and what lies before is read
+// again.
+func (s *Server) newGate(rec *record, target verify.Target, resp *response) (*verify.Gate, error) {
+	address, err := s.proof(rec)
+	if err != nil {
+		return nil, err
+	}
+	small := resp.size <= smallNAR
+	hold := resp.size
+	digest := verify.NewDigest(target)
+	if !small {
+		hold = holdBack
+		if address == nil {
+			digest = s.states.Resume(target, resp.want.From)
+		}
+	}
+	gate := verify.NewGate(resp, digest, resp.want, hold)
+	if address != nil {
+		gate.Check(address)
+	}
+	if !small {
+		gate.Keep(s.states)
+	}
+	return gate, nil
 }
 
 // response writes a NAR, or a range of it. Its header goes out with the first

@@ -10,7 +10,6 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
-	"github.com/nar-p2p/nar-p2p/substituter/trust"
 )
 
 const (
@@ -51,8 +50,9 @@ func (r *record) forNix() *narinfo.Info {
 // so a key that is trusted no more has no effect from the next start on.
 type recordCache struct {
 	bucket Bucket
-	keys   *trust.Keys
-	log    *zap.Logger
+	// believe returns an error for a record that is not to be believed.
+	believe func(info *narinfo.Info, upstream string) error
+	log     *zap.Logger
 
 	mu sync.Mutex // held while a record is replaced
 }
@@ -110,7 +110,7 @@ func (c *recordCache) parse(data []byte, part nix.HashPart) (*record, error) {
 	if info.StorePath.HashPart() != part {
 		return nil, fmt.Errorf("it is for %s", info.StorePath)
 	}
-	if err := c.keys.Check(info); err != nil {
+	if err := c.believe(info, stored.Upstream); err != nil {
 		return nil, err
 	}
 	return &record{info: info, upstream: stored.Upstream, private: stored.Private, fetched: stored.Fetched}, nil

@@ -58,8 +58,8 @@ const (
 	// maxRefresh bounds the queue of records to be revalidated; the others are
 	// queued again when they are next asked for.
 	maxRefresh = 1024
-	// maxRemembered bounds the absent paths and the distrusted NARs that are
-	// remembered, each.
+	// maxRemembered bounds the absent paths, the refused records and the
+	// distrusted NARs that are remembered, each.
 	maxRemembered = 16 << 10
 )
 
@@ -168,6 +168,7 @@ type Server struct {
 
 	records   *recordCache
 	absent    *expiring[nix.HashPart, struct{}]
+	refused   *expiring[claim, struct{}]
 	flights   singleflight.Group
 	lookups   *semaphore.Weighted
 	storeAsks *semaphore.Weighted
@@ -193,6 +194,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		Config: cfg, log: deps.Log.Named("substituter"),
 		store: deps.Store, peers: deps.Peers, askable: deps.Askable,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
+		refused:   newExpiring[claim, struct{}](maxRemembered),
 		lookups:   semaphore.NewWeighted(maxLookups),
 		storeAsks: semaphore.NewWeighted(maxLookups),
 		refresh:   make(chan nix.HashPart, maxRefresh),
@@ -212,7 +214,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := s.addUpstreams(deps.Health); err != nil {
 		return nil, err
 	}
-	s.records = &recordCache{bucket: deps.Records, keys: &s.keys, log: s.log}
+	s.records = &recordCache{bucket: deps.Records, believe: s.believe, log: s.log}
 	if deps.Metrics != nil {
 		for _, c := range []prometheus.Collector{s.counters, s.traffic} {
 			if err := deps.Metrics.Register(c); err != nil {

@@ -7,25 +7,48 @@ import (
 	"strings"
 )
 
+// Method says what the hash in a content address is of.
+type Method string
+
+// The methods, as content addresses begin.
+const (
+	// Text is of the contents of a single file that may refer to other paths.
+	Text Method = "text:"
+	// Flat is of the contents of a single file.
+	Flat Method = "fixed:"
+	// Recursive is of the NAR; where the path refers to itself, of the NAR with
+	// those references blanked out.
+	Recursive Method = "fixed:r:"
+	// Git is of a git tree.
+	Git Method = "fixed:git:"
+)
+
+// The names of the hashes in content addresses.
+const (
+	MD5    = "md5"
+	SHA1   = "sha1"
+	SHA256 = "sha256"
+	SHA512 = "sha512"
+	BLAKE3 = "blake3"
+)
+
 // ContentAddress is the claim that a store path is named after its content
 // (libstore/content-address.cc). It is comparable.
 type ContentAddress struct {
-	// method says what the hash is of: "text:" and "fixed:" the contents of a
-	// single file, "fixed:r:" the NAR, "fixed:git:" a git tree.
-	method string
+	method Method
 	// algorithm is the name of the hash, and hash its bytes.
 	algorithm, hash string
 }
 
 // hashSizes holds the size in bytes of every hash that Nix knows.
-var hashSizes = map[string]int{"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64, "blake3": 32}
+var hashSizes = map[string]int{MD5: 16, SHA1: 20, SHA256: 32, SHA512: 64, BLAKE3: 32}
 
 // ParseContentAddress parses "<method>:<algorithm>:<hash>", as narinfos have
 // it: for example "fixed:r:sha256:<base-32>". The hash may be in hexadecimal or
 // base-64 too.
 func ParseContentAddress(s string) (ContentAddress, error) {
-	for _, method := range []string{"text:", "fixed:r:", "fixed:git:", "fixed:"} {
-		rest, ok := strings.CutPrefix(s, method)
+	for _, method := range []Method{Text, Recursive, Git, Flat} {
+		rest, ok := strings.CutPrefix(s, string(method))
 		if !ok {
 			continue
 		}
@@ -43,11 +66,25 @@ func ParseContentAddress(s string) (ContentAddress, error) {
 	return ContentAddress{}, fmt.Errorf("nix: content address %.200q: unknown method", s)
 }
 
+// Method returns what the hash is of.
+func (c ContentAddress) Method() Method { return c.method }
+
+// Algorithm returns the name of the hash.
+func (c ContentAddress) Algorithm() string { return c.algorithm }
+
+// Hash returns the bytes of the hash.
+func (c ContentAddress) Hash() []byte { return []byte(c.hash) }
+
+// String returns the address with its hash in base-32, as Nix writes it.
+func (c ContentAddress) String() string {
+	return string(c.method) + c.algorithm + ":" + EncodeBase32(c.Hash())
+}
+
 // NARHash returns the NAR hash that the address claims, if it does: it must be
 // one of the whole NAR, by sha-256. Where the path refers to itself the claim
 // is about a NAR with those references blanked out instead.
 func (c ContentAddress) NARHash() (NARHash, bool) {
-	if c.method != "fixed:r:" || c.algorithm != "sha256" {
+	if c.method != Recursive || c.algorithm != SHA256 {
 		return NARHash{}, false
 	}
 	return NARHash([]byte(c.hash)), true
@@ -64,16 +101,16 @@ func (c ContentAddress) Yields(path StorePath, references []StorePath) bool {
 	kind, hash := "source", c.hash
 	switch _, isNARHash := c.NARHash(); {
 	case isNARHash:
-	case c.method == "text:":
-		if c.algorithm != "sha256" || toItself {
+	case c.method == Text:
+		if c.algorithm != SHA256 || toItself {
 			return false
 		}
 		kind = "text"
 	default:
-		if len(references) > 0 {
+		if len(references) > 0 || c.method == Git && c.algorithm != SHA1 && c.algorithm != SHA256 {
 			return false
 		}
-		prefix := "fixed:out:" + strings.TrimPrefix(c.method, "fixed:")
+		prefix := "fixed:out:" + strings.TrimPrefix(string(c.method), "fixed:")
 		sum := sha256.Sum256(fmt.Appendf(nil, "%s%s:%x:", prefix, c.algorithm, c.hash))
 		kind, hash = "output:out", string(sum[:])
 	}

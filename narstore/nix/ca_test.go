@@ -114,6 +114,9 @@ func TestYields(t *testing.T) {
 			if !ca.Yields(path, references) {
 				t.Error("does not yield the path that Nix made")
 			}
+			if got := ca.String(); got != tc.ca {
+				t.Errorf("String() = %q, want %q", got, tc.ca)
+			}
 			if ca.Yields(mustPath(t, tc.path+"x"), references) {
 				t.Error("yields another name")
 			}
@@ -138,6 +141,26 @@ func TestYields(t *testing.T) {
 				t.Error("another hash yields the path")
 			}
 		})
+	}
+}
+
+// Nix makes paths of git trees by sha-1 or sha-256 only.
+func TestGitTreesByOtherHashes(t *testing.T) {
+	for _, tc := range []struct {
+		algorithm, path string
+		size            int
+		want            bool
+	}{
+		{"sha1", "r46nyg2x4rqcx5xks43a720cc7lh5xmb-git", 32, true},
+		{"md5", "xlnwnl1f0symlvghb2n22b3j3zm5jh2n-git", 26, false},
+	} {
+		ca, err := nix.ParseContentAddress("fixed:git:" + tc.algorithm + ":" + strings.Repeat("0", tc.size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ca.Yields(mustPath(t, tc.path), nil); got != tc.want {
+			t.Errorf("%s yields %s: %t, want %t", ca, tc.path, got, tc.want)
+		}
 	}
 }
 
@@ -189,6 +212,9 @@ func TestParseContentAddress(t *testing.T) {
 			ca, err := nix.ParseContentAddress(tc.in)
 			if (err == nil) != tc.ok {
 				t.Fatalf("ParseContentAddress(%q) = %v, %v; want ok = %t", tc.in, ca, err, tc.ok)
+			}
+			if again, err := nix.ParseContentAddress(ca.String()); tc.ok && (err != nil || again != ca) {
+				t.Errorf("String() = %q, which is parsed as %v, %v", ca, again, err)
 			}
 			if hash, ok := ca.NARHash(); ok != tc.narSum || hash != (nix.NARHash{}) {
 				t.Errorf("NARHash() = %s, %t; want %t", hex.EncodeToString(hash[:]), ok, tc.narSum)

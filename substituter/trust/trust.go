@@ -2,8 +2,10 @@
 //
 // A record is believed because enough trusted keys have signed it, or because
 // it needs no signature: its store path is named after its own NAR hash. Who
-// sent it does not matter. What the signatures do not cover is the word of the
-// sender, and Clean takes out what Nix would stumble over.
+// sent it does not matter then. Other kinds of content addresses prove the
+// content but not the record; those are believed of an upstream only, until the
+// content has been checked (Addressed). What the signatures do not cover is the
+// word of the sender, and Clean takes out what Nix would stumble over.
 package trust
 
 import (
@@ -55,36 +57,58 @@ func (k *Keys) signers(info *narinfo.Info) (have, need int) {
 // the hash of the whole NAR does that: the others, and those of paths that
 // refer to themselves, prove something, but not this NAR hash.
 func namesItself(info *narinfo.Info) bool {
-	address, err := nix.ParseContentAddress(info.CA)
-	if err != nil || slices.Contains(info.References, info.StorePath) {
+	address, ok := parseAddress(info)
+	if !ok || slices.Contains(info.References, info.StorePath) {
 		return false
 	}
-	hash, ok := address.NARHash()
-	return ok && hash == info.NARHash && address.Yields(info.StorePath, info.References)
+	_, ok = address.NARHash()
+	return ok
 }
 
-// addressHolds reports whether the record's content address is right, given
-// that the rest of the record is.
-func addressHolds(info *narinfo.Info) bool {
+// Addressed reports whether the content address of a record yields its store
+// path and can be checked against the content (verify.Address). The record of
+// an upstream, which its owner has chosen, may then do without signatures: but
+// nobody must have the whole of its NAR before that check. A peer's may not,
+// since it could keep the path from us with the hash of any other NAR.
+//
+// Git trees are not checked: Nix has them as an experiment, and by default does
+// not even read a record with such an address.
+func Addressed(info *narinfo.Info) bool {
+	address, ok := parseAddress(info)
+	return ok && address.Method() != nix.Git
+}
+
+// parseAddress returns the record's content address if it is right, given that
+// the rest of the record is.
+func parseAddress(info *narinfo.Info) (address nix.ContentAddress, ok bool) {
 	address, err := nix.ParseContentAddress(info.CA)
 	if err != nil || !address.Yields(info.StorePath, info.References) {
-		return false
+		return nix.ContentAddress{}, false
 	}
 	if hash, ok := address.NARHash(); ok && !slices.Contains(info.References, info.StorePath) {
-		return hash == info.NARHash
+		return address, hash == info.NARHash
 	}
-	return true
+	return address, true
+}
+
+// legible reports whether every Nix since 2.8 reads a record with this address.
+// Git trees and BLAKE3 are experimental features: without them the address is
+// an error, and the record is lost, however well it is signed.
+func legible(address nix.ContentAddress) bool {
+	return address.Method() != nix.Git && address.Algorithm() != nix.BLAKE3
 }
 
 // maxForeign bounds the signatures of unknown keys in a record, which anybody
 // can add.
 const maxForeign = 16
 
-// Clean returns a copy of a record that Check accepted, without what is wrong
-// in its unsigned part: signatures in the name of a trusted key that do not
-// verify, and a content address that does not yield the store path, for which
-// Nix would reject the path. Signatures of other keys stay, up to 16 of them,
-// since Nix may trust keys that this node does not know.
+// Clean returns a copy of a record that is believed, without what is wrong in
+// its unsigned part: signatures in the name of a trusted key that do not
+// verify; and a content address that does not yield the store path, for which
+// Nix would end itself. Signatures of other keys stay, up to 16 of them, since
+// Nix may trust keys that this node does not know. The content address is
+// written as Nix writes it; where signatures make it needless, one that only
+// some Nix can read is left out.
 func (k *Keys) Clean(info *narinfo.Info) *narinfo.Info {
 	clean := *info
 	clean.References = slices.Clone(info.References)
@@ -97,8 +121,11 @@ func (k *Keys) Clean(info *narinfo.Info) *narinfo.Info {
 			foreign++
 		}
 	}
-	if !addressHolds(info) {
+	switch address, ok := parseAddress(info); {
+	case !ok, !legible(address) && k.Signed(info):
 		clean.CA = ""
+	default:
+		clean.CA = address.String()
 	}
 	return &clean
 }
@@ -127,7 +154,7 @@ func Merge(infos ...*narinfo.Info) []*narinfo.Info {
 				sum.Signatures = append(sum.Signatures, s)
 			}
 		}
-		if !addressHolds(sum) {
+		if _, ok := parseAddress(sum); !ok {
 			sum.CA = info.CA
 		}
 	}

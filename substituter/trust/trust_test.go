@@ -2,6 +2,7 @@ package trust_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -167,6 +168,10 @@ func TestCheckContentAddressed(t *testing.T) {
 		{"no address", edit(addressed(t), func(i *narinfo.Info) { i.CA = "" }), false},
 		{"flat instead of NAR", edit(addressed(t), func(i *narinfo.Info) { i.CA = strings.Replace(i.CA, ":r:", ":", 1) }), false},
 		{"malformed address", edit(addressed(t), func(i *narinfo.Info) { i.CA += "0" }), false},
+		{"address in hexadecimal", edit(addressed(t), func(i *narinfo.Info) { i.CA = fmt.Sprintf("fixed:r:sha256:%x", i.NARHash[:]) }), true},
+		{"address of another hash function", edit(addressed(t), func(i *narinfo.Info) { i.CA = strings.Replace(i.CA, "sha256", "blake3", 1) }), false},
+		{"reference given twice", edit(addressed(t), func(i *narinfo.Info) { i.References = append(i.References, i.References...) }), true},
+		{"reference to itself left out", edit(selfish(t), func(i *narinfo.Info) { i.References = i.References[1:] }), false},
 		{"refers to itself", selfish(t), false},
 		{"text", text(t), false},
 	} {
@@ -174,6 +179,66 @@ func TestCheckContentAddressed(t *testing.T) {
 			keys := &trust.Keys{Trusted: []narinfo.PublicKey{secretKey(t, "a").Public()}, Threshold: 2}
 			if err := keys.Check(tc.info); (err == nil) != tc.want {
 				t.Errorf("Check = %v; want accepted = %t", err, tc.want)
+			}
+		})
+	}
+}
+
+// tree is an unsigned record of what Nix 2.34 made with `nix-store --add-fixed
+// --recursive blake3`.
+func tree(t *testing.T) *narinfo.Info {
+	t.Helper()
+	return parse(t,
+		"StorePath: /nix/store/j0rj9z1xx6nyj1xaa3mysmdgxgbrdhbr-tree-blake3",
+		"URL: nar/x.nar",
+		"Compression: none",
+		"NarHash: sha256-Sb/GGqJKTydY35HyQBEibW5kqfkXepgIylzsIt8W+p8=",
+		"NarSize: 136",
+		"References: ",
+		"CA: fixed:r:blake3:1a7340c46pyhyzlg08xd76xk7wq8qxasicwj3wr69ifpm3y189l5")
+}
+
+// gitTree is a record whose path follows from its address, as Nix computes it.
+func gitTree(t *testing.T) *narinfo.Info {
+	t.Helper()
+	info := tree(t)
+	path, err := nix.ParseBaseName("r46nyg2x4rqcx5xks43a720cc7lh5xmb-git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.StorePath, info.CA = path, "fixed:git:sha1:"+strings.Repeat("0", 32)
+	address, err := nix.ParseContentAddress(info.CA)
+	if err != nil || !address.Yields(path, nil) {
+		t.Fatalf("%s does not yield %s: %v", info.CA, path, err)
+	}
+	return info
+}
+
+func TestAddressed(t *testing.T) {
+	edit := func(info *narinfo.Info, f func(*narinfo.Info)) *narinfo.Info {
+		f(info)
+		return info
+	}
+	for _, tc := range []struct {
+		name string
+		info *narinfo.Info
+		want bool
+	}{
+		{"NAR", addressed(t), true},
+		{"refers to itself", selfish(t), true},
+		{"text", text(t), true},
+		{"BLAKE3", tree(t), true},
+		{"git tree", gitTree(t), false},
+		{"no address", signed(t), false},
+		{"NAR with another NAR hash", edit(addressed(t), func(i *narinfo.Info) { i.NARHash[0]++ }), false},
+		{"another path", edit(text(t), func(i *narinfo.Info) { i.StorePath = addressed(t).StorePath }), false},
+		{"reference to itself left out", edit(selfish(t), func(i *narinfo.Info) { i.References = i.References[1:] }), false},
+		{"text that refers to itself", edit(text(t), func(i *narinfo.Info) { i.References = []nix.StorePath{i.StorePath} }), false},
+		{"tree by BLAKE3 with a reference", edit(tree(t), func(i *narinfo.Info) { i.References = addressed(t).References }), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := trust.Addressed(tc.info); got != tc.want {
+				t.Errorf("Addressed() = %t, want %t", got, tc.want)
 			}
 		})
 	}
@@ -233,6 +298,8 @@ func TestCleanContentAddress(t *testing.T) {
 		{"right", addressed(t), addressed(t).CA, true},
 		{"right, refers to itself", selfish(t), selfish(t).CA, true},
 		{"right, text", text(t), text(t).CA, true},
+		{"right, but not every Nix knows BLAKE3", tree(t), tree(t).CA, false},
+		{"right, but not every Nix knows git trees", gitTree(t), gitTree(t).CA, false},
 		{"none", signed(t), "", true},
 		{"of another path", addressed(t), text(t).CA, false},
 		{"of another method", text(t), strings.Replace(text(t).CA, "text", "fixed", 1), false},
@@ -256,6 +323,20 @@ func TestCleanContentAddress(t *testing.T) {
 				t.Errorf("CA = %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// Without signatures the address is all that Nix has; and every Nix can read
+// its hash as Nix itself writes it.
+func TestCleanUnsignedContentAddress(t *testing.T) {
+	keys := &trust.Keys{Trusted: []narinfo.PublicKey{secretKey(t, "a").Public()}}
+	if got := keys.Clean(tree(t)).CA; got != tree(t).CA {
+		t.Errorf("CA = %q, want %q", got, tree(t).CA)
+	}
+	info := addressed(t)
+	info.CA = fmt.Sprintf("fixed:r:sha256:%x", info.NARHash[:])
+	if got := keys.Clean(info).CA; got != addressed(t).CA {
+		t.Errorf("CA = %q, want %q", got, addressed(t).CA)
 	}
 }
 

@@ -22,9 +22,9 @@ func (e *ClientError) Unwrap() error { return e.Err }
 type Range struct{ From, To int64 }
 
 // Gate takes a NAR's bytes in order and passes those of a range on. The last
-// part of the range is held back until the whole NAR has matched, whether or
-// not the range reaches to the NAR's end: so what a client has completely is
-// never wrong.
+// part of the range is held back until the whole NAR has matched, its hash and
+// where wanted its content address, whether or not the range reaches to the
+// NAR's end: so what a client has completely is never wrong.
 type Gate struct {
 	w      io.Writer
 	want   Range
@@ -32,9 +32,9 @@ type Gate struct {
 	held   []byte
 	sent   int64
 	digest *Digest
-	cache  *Cache // nil: keep no states
-	// resumed is true if the digest began with a kept state.
-	resumed  bool
+	// address is a second check, or nil.
+	address  *Address
+	cache    *Cache // nil: keep no states
 	conflict bool
 }
 
@@ -45,8 +45,17 @@ func NewGate(w io.Writer, digest *Digest, want Range, hold int64) *Gate {
 	hold = min(hold, want.To-want.From)
 	return &Gate{
 		w: w, want: want, hold: want.To - hold, held: make([]byte, 0, hold),
-		digest: digest, resumed: digest.Offset() > 0,
+		digest: digest,
 	}
+}
+
+// Check makes the gate check the bytes against a content address as well. Its
+// digest must begin with the NAR.
+func (g *Gate) Check(a *Address) {
+	if g.digest.Offset() > 0 {
+		panic("verify: a content address can be checked from the first byte on only")
+	}
+	g.address = a
 }
 
 // Keep makes the gate save states of its digest on the way.
@@ -75,6 +84,9 @@ func (g *Gate) Write(p []byte) (int, error) {
 		step := min(Interval-offset%Interval, g.digest.target.Size-offset, int64(len(p)-done))
 		piece := p[done : done+int(step)]
 		_, _ = g.digest.Write(piece) // never fails
+		if g.address != nil {
+			g.address.write(piece)
+		}
 		g.keep()
 		if err := g.pass(piece, offset); err != nil {
 			return done, err
@@ -119,15 +131,19 @@ func (g *Gate) send(p []byte) error {
 	return nil
 }
 
-// Verified reports whether the whole has matched. A resumed request does not
-// match after a conflict: the client's prefix may be the other reading's.
-func (g *Gate) Verified() bool { return g.digest.Matches() && (!g.resumed || !g.conflict) }
+// Verified reports whether the whole has matched the NAR hash. A resumed
+// request does not match after a conflict: the client's prefix may be the other
+// reading's.
+func (g *Gate) Verified() bool { return g.digest.Matches() && (g.want.From == 0 || !g.conflict) }
 
 // Finish passes on what was held back if the whole has matched, and returns
-// ErrMismatch otherwise.
+// ErrMismatch or ErrAddress otherwise.
 func (g *Gate) Finish() error {
-	if !g.Verified() {
+	switch {
+	case !g.Verified():
 		return ErrMismatch
+	case g.address != nil && !g.address.matches():
+		return ErrAddress
 	}
 	return g.send(g.held)
 }

@@ -194,6 +194,27 @@ func TestTwoReadingsThatDiffer(t *testing.T) {
 	}
 }
 
+// Whoever resumes may have begun with the other reading.
+func TestResumeBehindAReadingThatDiffers(t *testing.T) {
+	const size = 4 << 20
+	b, target := nar(size)
+	bad := append([]byte{b[0] ^ 1}, b[1:]...)
+	cache := verify.NewCache()
+	wrong := verify.NewGate(&bytes.Buffer{}, verify.NewDigest(target), verify.Range{From: 0, To: size}, 1<<16)
+	wrong.Keep(cache)
+	if err := write(t, wrong, bad[:3<<20]); err != nil {
+		t.Fatal(err)
+	}
+	resumed := verify.NewGate(&bytes.Buffer{}, verify.NewDigest(target), verify.Range{From: 3 << 20, To: size}, 1<<16)
+	resumed.Keep(cache)
+	if err := write(t, resumed, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := resumed.Finish(); !errors.Is(err, verify.ErrMismatch) {
+		t.Errorf("Finish() = %v where the client has another reading's beginning", err)
+	}
+}
+
 func TestCloneGoesOnByItself(t *testing.T) {
 	b, target := nar(1000)
 	d := verify.NewDigest(target)
