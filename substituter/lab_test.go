@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -421,6 +422,28 @@ func (b *bucket) Put(key, value []byte, _ time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.values[string(key)] = bytes.Clone(value)
+	return nil
+}
+
+func (b *bucket) Delete(key []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.values, string(key))
+	return nil
+}
+
+func (b *bucket) Each(ctx context.Context, f func(key, value []byte) error) error {
+	b.mu.Lock()
+	values := maps.Clone(b.values)
+	b.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f([]byte(key), values[key]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

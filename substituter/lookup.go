@@ -109,6 +109,7 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) *record {
 		return nil
 	}
 	r, definite := s.search(ctx, part, everybody)
+	r = s.settle(r)
 	switch {
 	case r != nil:
 		s.absent.remove(part)
@@ -198,7 +199,7 @@ func (s *Server) renew(ctx context.Context, part nix.HashPart) {
 	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
 	defer cancel()
 	r, _ := s.search(ctx, part, nobody)
-	if r == nil {
+	if r == nil || s.outlives(old, r) {
 		r = old
 		r.fetched = time.Now()
 	}

@@ -46,6 +46,7 @@ func (s *Server) Stats() Stats {
 // both read it.
 type counters struct {
 	narinfos, nars, bytes *family
+	conflicts             *family
 }
 
 func newCounters() *counters {
@@ -56,10 +57,12 @@ func newCounters() *counters {
 			resultServed, resultAbsent, resultFailed, resultBroken, resultGone),
 		bytes: newFamily("nar_p2p_nar_bytes_total", "Uncompressed bytes of NARs taken from each kind of source.", "source",
 			fromStore.String(), fromPeers.String(), fromUpstream.String()),
+		conflicts: newFamily("nar_p2p_conflicts_total", "Validly signed records of a path that contradict another one.", "in",
+			inNARHash, inNARSize, inReferences),
 	}
 }
 
-func (c *counters) families() []*family { return []*family{c.narinfos, c.nars, c.bytes} }
+func (c *counters) families() []*family { return []*family{c.narinfos, c.nars, c.bytes, c.conflicts} }
 
 // Describe implements prometheus.Collector.
 func (c *counters) Describe(ch chan<- *prometheus.Desc) {

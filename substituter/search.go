@@ -244,6 +244,7 @@ func (f *search) take(a answer) *record {
 		return nil // signed perhaps, but for another path
 	}
 	c := f.add(a)
+	f.compare(a, c)
 	if err := f.s.believe(c.info, c.upstream); err != nil {
 		f.s.log.Debug("narinfo is not believed", zap.Stringer("hashPart", f.part), zap.Error(err))
 		f.public = f.public || c.inPublic && f.s.askable(c.info)

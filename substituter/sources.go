@@ -52,6 +52,8 @@ type source interface {
 type storeSource struct {
 	store narstore.Store
 	rec   *record
+	// other is told where the store has another NAR of the path.
+	other func(*record, *narstore.PathInfo)
 }
 
 func (storeSource) kind() kind { return fromStore }
@@ -63,6 +65,7 @@ func (src storeSource) open(ctx context.Context, digest *verify.Digest) (*stream
 	}
 	target := digest.Target()
 	if path.NARHash != target.Hash {
+		src.other(src.rec, path)
 		return nil, narstore.ErrNotFound
 	}
 	nar, err := src.store.Open(ctx, path)
@@ -184,7 +187,7 @@ func (s *Server) plan(rec *record, excluded kinds) []*entry {
 		}
 	}
 	if s.store != nil {
-		add(storeSource{s.store, rec}, 0)
+		add(storeSource{s.store, rec, s.otherInStore}, 0)
 	}
 	peers := func() {
 		if s.peers != nil {

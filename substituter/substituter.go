@@ -110,6 +110,10 @@ type Source struct {
 type Bucket interface {
 	Get(key []byte) ([]byte, error)
 	Put(key, value []byte, ttl time.Duration) error
+	Delete(key []byte) error
+	// Each calls f with everything in the bucket, until f returns an error. The
+	// slices are f's only during the call.
+	Each(ctx context.Context, f func(key, value []byte) error) error
 }
 
 // Config is what the owner of the machine decides.
@@ -142,6 +146,9 @@ type Deps struct {
 	Records Bucket
 	// Health keeps how the upstreams did; nil means that a restart forgets it.
 	Health Bucket
+	// Conflicts keeps what sources contradict each other in; nil means that
+	// nothing of it is.
+	Conflicts Bucket
 	// Store is the local store, or nil.
 	Store narstore.Store
 	// Peers is nil on a node without any.
@@ -169,6 +176,7 @@ type Server struct {
 	records   *recordCache
 	absent    *expiring[nix.HashPart, struct{}]
 	refused   *expiring[claim, struct{}]
+	conflicts *conflicts
 	flights   singleflight.Group
 	lookups   *semaphore.Weighted
 	storeAsks *semaphore.Weighted
@@ -215,6 +223,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.records = &recordCache{bucket: deps.Records, believe: s.believe, log: s.log}
+	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
 		for _, c := range []prometheus.Collector{s.counters, s.traffic} {
 			if err := deps.Metrics.Register(c); err != nil {

@@ -141,11 +141,12 @@ func (d *daemon) openSubstituter(context.Context) error {
 		return err
 	}
 	deps := substituter.Deps{
-		Log:     d.log,
-		Records: d.db.Bucket("narinfo"),
-		Health:  d.db.Bucket("upstreams"),
-		Askable: d.policy.Askable,
-		Metrics: d.metrics,
+		Log:       d.log,
+		Records:   d.db.Bucket("narinfo"),
+		Health:    d.db.Bucket("upstreams"),
+		Conflicts: d.db.Bucket("conflicts"),
+		Askable:   d.policy.Askable,
+		Metrics:   d.metrics,
 	}
 	if d.store.kind != config.StoreNone {
 		deps.Store = d.store
