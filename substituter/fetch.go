@@ -6,8 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -38,6 +37,7 @@ var errNoSource = errors.New("no source is left")
 // entry is a source in the plan of a fetch.
 type entry struct {
 	source
+	name  string // of an upstream
 	after time.Duration
 	tries int
 	// hadItsTurn is true once it has won a race or failed; not if it was late.
@@ -47,17 +47,20 @@ type entry struct {
 // fetch brings one NAR, from the offset of its gate's digest to its end, out
 // of several sources. Wherever one ends the next goes on.
 type fetch struct {
-	s    *Server
-	plan []*entry
-	gate *verify.Gate
+	s      *Server
+	plan   []*entry
+	gate   *verify.Gate
+	report *report
 	// inherited is true if peers supplied bytes of the digest before.
 	inherited bool
 	used      kinds
 	mixed     []*stream // of peers, to be judged and closed at the end
 }
 
-func (s *Server) newFetch(rec *record, excluded kinds, gate *verify.Gate) *fetch {
-	return &fetch{s: s, plan: s.plan(rec, excluded), gate: gate, inherited: gate.Digest().FromPeers()}
+func (s *Server) newFetch(rec *record, excluded kinds, gate *verify.Gate, p *report) *fetch {
+	plan, order := s.plan(rec, excluded)
+	p.plan(plan, order, excluded)
+	return &fetch{s: s, plan: plan, gate: gate, report: p, inherited: gate.Digest().FromPeers()}
 }
 
 // run passes everything through the gate. The error is ErrMismatch, a
@@ -75,7 +78,11 @@ func (f *fetch) run(ctx context.Context) error {
 		}
 	}
 	f.judge(f.gate.Verified())
-	return f.gate.Finish()
+	err := f.gate.Finish()
+	if errors.Is(err, verify.ErrMismatch) || errors.Is(err, verify.ErrAddress) {
+		f.report.wrong()
+	}
+	return err
 }
 
 // judge tells the peers' transfers whether the whole matched. Where peers of an
@@ -100,7 +107,7 @@ func (f *fetch) culprits() kinds {
 
 func (f *fetch) close() {
 	for _, st := range f.mixed {
-		f.s.log.Debug("transfer from peers", zap.Any("sources", st.transfer.Sources()))
+		f.report.parts(st.from, st.transfer.Sources())
 		st.end()
 	}
 }
@@ -109,6 +116,14 @@ func (f *fetch) close() {
 // can do.
 func (f *fetch) another() bool {
 	return slices.ContainsFunc(f.plan, func(e *entry) bool { return !e.hadItsTurn && e.tries < maxTries })
+}
+
+// endOf is how an attempt ends by an error of the gate.
+func endOf(err error) explain.End {
+	if errors.Is(err, verify.ErrMismatch) {
+		return explain.Wrong
+	}
+	return explain.Stopped // the client does not read any more
 }
 
 // pass copies a stream to the gate until either ends. Its error is the gate's;
@@ -124,6 +139,7 @@ func (f *fetch) pass(st *stream) error {
 		f.mixed = append(f.mixed, st)
 		defer st.cancel()
 	} else {
+		f.report.parts(st.from, st.sources)
 		defer st.end()
 	}
 	digest := f.gate.Digest()
@@ -131,17 +147,20 @@ func (f *fetch) pass(st *stream) error {
 	for digest.Offset() < digest.Target().Size {
 		n, err := st.read(buffer[:min(pieceSize, digest.Target().Size-digest.Offset())])
 		f.s.counters.bytes.count(k.String(), n)
+		f.report.got(st.from, n)
 		if _, err := f.gate.Write(buffer[:n]); err != nil {
+			f.report.stop(st.from, endOf(err), err)
 			return err
 		}
 		if err != nil && digest.Offset() < digest.Target().Size {
-			f.s.log.Debug("source broke off", zap.Stringer("source", k), zap.Int64("offset", digest.Offset()), zap.Error(err))
+			f.report.stop(st.from, explain.BrokeOff, err)
 			return nil
 		}
 		if k == fromPeers && st.slow() && f.another() {
-			f.s.log.Debug("peers are slow", zap.Int64("offset", digest.Offset()))
+			f.report.stop(st.from, explain.TooSlow, nil)
 			return nil
 		}
 	}
+	f.report.stop(st.from, explain.Complete, nil)
 	return nil
 }

@@ -64,8 +64,9 @@ func TestSlowPeersGiveWay(t *testing.T) {
 				var out bytes.Buffer
 				target := verify.Target{Hash: sha256.Sum256(nar), Size: int64(len(nar))}
 				f := &fetch{
-					s:    &Server{log: zap.NewNop(), tasks: newTasks(), counters: newCounters()},
-					gate: verify.NewGate(&out, verify.NewDigest(target), verify.Range{From: 0, To: target.Size}, holdBack),
+					s:      &Server{log: zap.NewNop(), tasks: newTasks(), counters: newCounters()},
+					gate:   verify.NewGate(&out, verify.NewDigest(target), verify.Range{From: 0, To: target.Size}, holdBack),
+					report: &report{begun: time.Now()},
 				}
 				for _, src := range tt.sources {
 					f.plan = append(f.plan, &entry{source: src, after: peersAfter})

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -22,6 +23,8 @@ const (
 	// sources only.
 	banTime = time.Hour
 )
+
+var errTainted = errors.New("the client may hold wrong bytes, behind which it must not go on")
 
 // ban is what follows from bytes that proved wrong.
 type ban struct {
@@ -92,39 +95,50 @@ func (s *Server) deliver(ctx context.Context, rec *record, resp *response) strin
 		}
 		defer s.memory.Release(resp.size)
 	}
-	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
-	for rounds := 1; ; rounds++ {
-		b, _ := s.bans.get(target.Hash)
-		// What a client has of a small NAR was verified before it was sent.
-		if b.tainted && !small && resp.want.From > 0 {
-			return resultFailed
-		}
-		err := s.fetchOnce(ctx, rec, b.excluded, resp)
-		var client *verify.ClientError
-		switch {
-		case err == nil:
-			return resultServed
-		case ctx.Err() != nil, errors.As(err, &client):
-			return resultGone
-		case errors.Is(err, verify.ErrMismatch) && !resp.begun && rounds <= allKinds:
-			continue // unseen; what gave the wrong bytes is excluded now
-		}
+	p := s.reports.begin(rec, resp.want.From)
+	err := s.fetch(ctx, rec, resp, p)
+	result := resultServed
+	var client *verify.ClientError
+	switch {
+	case err == nil:
+	case ctx.Err() != nil, errors.As(err, &client):
+		result = resultGone
+	case resp.begun:
+		result = resultBroken
+	default:
+		result = resultFailed
+	}
+	s.reports.end(rec.info.NARHash, p, explain.Result(result), err)
+	if result == resultBroken || result == resultFailed {
 		s.log.Info("nar not delivered", zap.Stringer("storePath", rec.info.StorePath), zap.Bool("begun", resp.begun), zap.Error(err))
-		if resp.begun {
-			return resultBroken
+	}
+	return result
+}
+
+// fetch fetches the NAR, and again where what gave wrong bytes can be done
+// without and the client has seen none of them.
+func (s *Server) fetch(ctx context.Context, rec *record, resp *response, p *report) error {
+	for rounds := 1; ; rounds++ {
+		b, _ := s.bans.get(rec.info.NARHash)
+		// What a client has of a small NAR was verified before it was sent.
+		if b.tainted && resp.size > smallNAR && resp.want.From > 0 {
+			return errTainted
 		}
-		return resultFailed
+		err := s.fetchOnce(ctx, rec, b.excluded, resp, p)
+		if !errors.Is(err, verify.ErrMismatch) || resp.begun || rounds > allKinds || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
 // fetchOnce fetches the NAR once, from the sources that are not excluded.
-func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded kinds, resp *response) error {
+func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded kinds, resp *response, p *report) error {
 	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
 	gate, err := s.newGate(rec, target, resp)
 	if err != nil {
 		return err
 	}
-	f := s.newFetch(rec, excluded, gate)
+	f := s.newFetch(rec, excluded, gate, p)
 	err = f.run(ctx)
 	if gate.Conflict() {
 		s.distrust(target, kinds(0).with(fromPeers), true)

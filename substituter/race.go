@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
@@ -41,10 +42,12 @@ func (f *fetch) next(ctx context.Context) (*stream, error) {
 	defer r.late.Stop()
 	// What has just broken off goes to the end of the queue.
 	slices.SortStableFunc(r.queue, func(a, b *entry) int { return cmp.Compare(a.tries, b.tries) })
+	late := explain.Stopped
 	defer func() {
 		close(r.decided)
-		for _, cancel := range r.running {
+		for e, cancel := range r.running {
 			cancel()
+			f.report.stop(e, late, nil)
 		}
 	}()
 	errs := []error{errNoSource}
@@ -54,9 +57,12 @@ func (f *fetch) next(ctx context.Context) (*stream, error) {
 			cancel := r.running[a.from]
 			delete(r.running, a.from)
 			if a.err == nil {
+				late = explain.Late
+				f.report.won(a.from)
 				return a.st, nil
 			}
 			cancel()
+			f.report.stop(a.from, explain.Unavailable, a.err)
 			f.failed(a)
 			// Not %w: failed has drawn the conclusions, and what the gate has let
 			// through is another matter.
@@ -82,6 +88,7 @@ func (r *race) start(ctx context.Context) {
 		e.tries++
 		own, cancel := context.WithCancel(ctx)
 		r.running[e] = cancel
+		r.f.report.start(e)
 		r.f.s.tasks.begin()
 		go r.try(own, cancel, e, r.f.gate.Digest().Clone())
 		break

@@ -92,6 +92,8 @@ type upstreamSource struct {
 
 func (upstreamSource) kind() kind { return fromUpstream }
 
+func (src upstreamSource) name() string { return src.m.String() }
+
 // open asks for the NAR by the URL in the record, if the record is this
 // upstream's. Else, or if there is nothing any more, it asks for the URL first.
 func (src upstreamSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
@@ -170,7 +172,7 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	switch {
 	case err == nil:
 		t.Verdict(true)
-		return &stream{body: file}, nil
+		return &stream{body: file, sources: t.Sources()}, nil
 	case errors.Is(err, verify.ErrMismatch) && blameless:
 		t.Verdict(false)
 	}
@@ -178,9 +180,8 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 }
 
 // plan lists the sources of a NAR in the order in which they start, each with
-// the time without verified progress after which it joins.
-func (s *Server) plan(rec *record, excluded kinds) []*entry {
-	var plan []*entry
+// the time without verified progress after which it joins, and says why.
+func (s *Server) plan(rec *record, excluded kinds) (plan []*entry, order string) {
 	add := func(src source, after time.Duration) {
 		if !excluded.has(src.kind()) {
 			plan = append(plan, &entry{source: src, after: after})
@@ -199,12 +200,13 @@ func (s *Server) plan(rec *record, excluded kinds) []*entry {
 			add(upstreamSource{m, s.Deadline, rec}, upstreamAfter)
 		}
 	}
-	if s.peers != nil && (s.peers.Known(rec.info.NARHash) || s.upstreamsDown()) {
+	peersFirst, order := s.order(rec)
+	if peersFirst {
 		peers()
 		fromCaches()
 	} else {
 		fromCaches()
 		peers()
 	}
-	return plan
+	return plan, order
 }

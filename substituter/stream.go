@@ -12,6 +12,9 @@ type stream struct {
 	body io.ReadCloser
 	// transfer is set where the peers who sent the bytes await a verdict.
 	transfer Transfer
+	// sources are the peers that the bytes came from, where that is known from
+	// the beginning.
+	sources []Source
 	// cancel ends the requests behind body. It may be nil in what a source
 	// returns.
 	cancel context.CancelFunc

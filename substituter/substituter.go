@@ -149,6 +149,8 @@ type Deps struct {
 	// Conflicts keeps what sources contradict each other in; nil means that
 	// nothing of it is.
 	Conflicts Bucket
+	// Fetches keeps how NARs were fetched; nil means that a restart forgets it.
+	Fetches Bucket
 	// Store is the local store, or nil.
 	Store narstore.Store
 	// Peers is nil on a node without any.
@@ -177,6 +179,7 @@ type Server struct {
 	absent    *expiring[nix.HashPart, struct{}]
 	refused   *expiring[claim, struct{}]
 	conflicts *conflicts
+	reports   *reports
 	flights   singleflight.Group
 	lookups   *semaphore.Weighted
 	storeAsks *semaphore.Weighted
@@ -223,6 +226,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.records = &recordCache{bucket: deps.Records, believe: s.believe, log: s.log}
+	s.reports = newReports(deps.Fetches, s.log)
 	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
 		for _, c := range []prometheus.Collector{s.counters, s.traffic} {

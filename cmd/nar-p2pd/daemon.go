@@ -145,6 +145,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Records:   d.db.Bucket("narinfo"),
 		Health:    d.db.Bucket("upstreams"),
 		Conflicts: d.db.Bucket("conflicts"),
+		Fetches:   d.db.Bucket("fetches"),
 		Askable:   d.policy.Askable,
 		Metrics:   d.metrics,
 	}

@@ -1,0 +1,111 @@
+package explain
+
+import "time"
+
+// Fetch is how the bytes of a NAR came to whoever asked for it, or why they did
+// not. Times are in seconds since it started.
+type Fetch struct {
+	StorePath string `json:"storePath"`
+	NARHash   string `json:"narHash"`
+	// NARSize and Offset are in bytes; a request that resumes begins at an
+	// offset.
+	NARSize int64     `json:"narSize"`
+	Offset  int64     `json:"offset,omitempty"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	Result  Result    `json:"result"`
+	// Error is why it failed.
+	Error string `json:"error,omitempty"`
+	// Order says why the sources were to start in this order.
+	Order string `json:"order"`
+	// Excluded are the kinds of sources that had given wrong bytes before.
+	Excluded []Kind `json:"excluded,omitempty"`
+	// Sources are in the order in which they were to start.
+	Sources []Source `json:"sources"`
+}
+
+// Why sources start in the order in which they do. The local store comes first
+// in any case.
+const (
+	NoPeers       = "this node has no peers"
+	HolderKnown   = "peers first: one that holds it is known"
+	UpstreamsDown = "peers first: no upstream works"
+	NoHolderKnown = "upstreams first: no peer that holds it is known yet"
+)
+
+// Kind is a kind of source.
+type Kind string
+
+// The kinds of sources.
+const (
+	FromStore    Kind = "store"
+	FromPeers    Kind = "peer"
+	FromUpstream Kind = "upstream"
+)
+
+// Result is what became of a fetch.
+type Result string
+
+// The results of a fetch.
+const (
+	Running Result = "running"
+	Served  Result = "served"
+	// Failed is one of which the client got nothing, Broken one that ended in
+	// the middle, Gone one that the client did not wait for.
+	Failed Result = "failed"
+	Broken Result = "broken"
+	Gone   Result = "gone"
+)
+
+// Source is one source's part in a fetch.
+type Source struct {
+	Kind Kind `json:"kind"`
+	// Name is an upstream's address.
+	Name string `json:"name,omitempty"`
+	// AfterSeconds is how long the sources before it could go without progress
+	// until it joined.
+	AfterSeconds float64 `json:"afterSeconds"`
+	Bytes        int64   `json:"bytes"`
+	// Peers are those that the bytes came from, the largest part first.
+	Peers []Part `json:"peers,omitempty"`
+	// Attempts is empty for a source whose turn did not come.
+	Attempts []Attempt `json:"attempts"`
+}
+
+// Part is a peer's part in a fetch.
+type Part struct {
+	Peer  string `json:"peer"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Attempt is one attempt at a source.
+type Attempt struct {
+	Start float64 `json:"start"`
+	// FirstByte is absent where none came.
+	FirstByte float64 `json:"firstByte,omitempty"`
+	Stop      float64 `json:"stop"`
+	Bytes     int64   `json:"bytes"`
+	End       End     `json:"end"`
+	Error     string  `json:"error,omitempty"`
+}
+
+// End is how an attempt ended.
+type End string
+
+// The ends of an attempt.
+const (
+	UnderWay End = "running"
+	Complete End = "complete"
+	// Late is one that was cancelled since another source was quicker.
+	Late End = "late"
+	// Unavailable is one that brought nothing, BrokeOff one that ended in the
+	// middle, TooSlow one that was given up for a source that had not had its
+	// turn.
+	Unavailable End = "failed"
+	BrokeOff    End = "broke off"
+	TooSlow     End = "slow"
+	// Wrong is one whose bytes were not the NAR that was signed.
+	Wrong End = "wrong"
+	// Stopped is one that ended with the request.
+	Stopped End = "stopped"
+)

@@ -1,0 +1,269 @@
+package substituter
+
+import (
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
+)
+
+const (
+	// maxReports is how many fetches are remembered in memory, those of the last
+	// NARs; about 1 KB each.
+	maxReports = 512
+	// keepReports is how long the last fetch of each NAR is kept on the disk.
+	keepReports = 7 * 24 * time.Hour
+	// maxAttempts and maxParts bound what is remembered of one source.
+	maxAttempts = 8
+	maxParts    = 32
+	// maxProblem bounds the text of an error, in bytes.
+	maxProblem = 300
+)
+
+// reports remembers how NARs were fetched: of each NAR the last fetch.
+type reports struct {
+	bucket Bucket // nil: a restart forgets them
+	log    *zap.Logger
+
+	mu  sync.Mutex
+	lru *simplelru.LRU[nix.NARHash, *report]
+}
+
+func newReports(bucket Bucket, log *zap.Logger) *reports {
+	lru, err := simplelru.NewLRU[nix.NARHash, *report](maxReports, nil)
+	if err != nil {
+		panic("substituter: " + err.Error()) // the size is a positive constant
+	}
+	return &reports{bucket: bucket, log: log, lru: lru}
+}
+
+// begin begins the report of a fetch.
+func (r *reports) begin(rec *record, offset int64) *report {
+	now := time.Now()
+	p := &report{begun: now, fetch: explain.Fetch{
+		StorePath: rec.info.StorePath.String(), NARHash: rec.info.NARHash.String(), NARSize: rec.info.NARSize,
+		Offset: offset, Started: now, Result: explain.Running,
+	}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lru.Add(rec.info.NARHash, p)
+	return p
+}
+
+// end completes a report, keeps it and logs it.
+func (r *reports) end(hash nix.NARHash, p *report, result explain.Result, err error) {
+	p.end(result, err)
+	fetch := p.snapshot()
+	r.log.Debug("nar fetched", zap.String("storePath", fetch.StorePath), zap.String("result", string(result)),
+		zap.Float64("seconds", fetch.Seconds), zap.String("order", fetch.Order), zap.Any("sources", fetch.Sources), zap.Error(err))
+	if r.bucket == nil {
+		return
+	}
+	data, err := json.Marshal(fetch)
+	if err == nil {
+		err = r.bucket.Put(hash[:], data, keepReports)
+	}
+	if err != nil {
+		r.log.Debug("report of a fetch not kept", zap.String("storePath", fetch.StorePath), zap.Error(err))
+	}
+}
+
+// last returns the last fetch of a NAR, or nil.
+func (r *reports) last(hash nix.NARHash) *explain.Fetch {
+	r.mu.Lock()
+	p, ok := r.lru.Peek(hash)
+	r.mu.Unlock()
+	if ok {
+		return p.snapshot()
+	}
+	if r.bucket == nil {
+		return nil
+	}
+	data, err := r.bucket.Get(hash[:])
+	if err != nil {
+		return nil // there is none
+	}
+	fetch := &explain.Fetch{}
+	if err := json.Unmarshal(data, fetch); err != nil {
+		r.log.Debug("kept report of a fetch is of no use", zap.Stringer("narHash", hash), zap.Error(err))
+		return nil
+	}
+	return fetch
+}
+
+// report is written while the NAR is fetched.
+type report struct {
+	begun time.Time
+
+	mu    sync.Mutex
+	fetch explain.Fetch
+}
+
+// snapshot returns the report as it stands.
+func (p *report) snapshot() *explain.Fetch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fetch := p.fetch
+	if fetch.Result == explain.Running {
+		fetch.Seconds = p.since()
+	}
+	fetch.Sources = slices.Clone(fetch.Sources)
+	for i := range fetch.Sources {
+		fetch.Sources[i].Attempts = slices.Clone(fetch.Sources[i].Attempts)
+		fetch.Sources[i].Peers = slices.Clone(fetch.Sources[i].Peers)
+	}
+	return &fetch
+}
+
+// since is the time since the start, in seconds, to the millisecond.
+func (p *report) since() float64 { return time.Since(p.begun).Round(time.Millisecond).Seconds() }
+
+func (p *report) end(result explain.Result, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fetch.Result, p.fetch.Seconds, p.fetch.Error = result, p.since(), problem(err)
+}
+
+// problem is the text of an error, of bounded length.
+func problem(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	if len(text) > maxProblem {
+		text = text[:maxProblem] + "..."
+	}
+	return text
+}
+
+// plan notes in which order sources are to start, and why.
+func (p *report) plan(plan []*entry, order string, excluded kinds) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fetch.Order = order
+	p.fetch.Excluded = nil
+	for _, name := range excluded.strings() {
+		p.fetch.Excluded = append(p.fetch.Excluded, explain.Kind(name))
+	}
+	for _, e := range plan {
+		e.name = nameOf(e.source)
+		p.source(e).AfterSeconds = e.after.Seconds()
+	}
+}
+
+// nameOf is an upstream's address.
+func nameOf(src source) string {
+	if named, ok := src.(interface{ name() string }); ok {
+		return named.name()
+	}
+	return ""
+}
+
+// source returns what is noted of a source; p.mu is held.
+func (p *report) source(e *entry) *explain.Source {
+	k := explain.Kind(e.kind().String())
+	for i := range p.fetch.Sources {
+		if s := &p.fetch.Sources[i]; s.Kind == k && s.Name == e.name {
+			return s
+		}
+	}
+	p.fetch.Sources = append(p.fetch.Sources, explain.Source{Kind: k, Name: e.name, Attempts: []explain.Attempt{}})
+	return &p.fetch.Sources[len(p.fetch.Sources)-1]
+}
+
+// attempt returns a source's attempt that is under way, or nil; p.mu is held.
+func (p *report) attempt(e *entry) *explain.Attempt {
+	attempts := p.source(e).Attempts
+	if n := len(attempts); n > 0 && attempts[n-1].End == explain.UnderWay {
+		return &attempts[n-1]
+	}
+	return nil
+}
+
+// start notes that a source starts.
+func (p *report) start(e *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.source(e)
+	if len(s.Attempts) == maxAttempts {
+		s.Attempts = slices.Delete(s.Attempts, 0, 1)
+	}
+	s.Attempts = append(s.Attempts, explain.Attempt{Start: p.since(), End: explain.UnderWay})
+}
+
+// won notes that a source's first bytes have come, before all others'.
+func (p *report) won(e *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.attempt(e); a != nil {
+		a.FirstByte = p.since()
+	}
+}
+
+// got notes bytes of a source.
+func (p *report) got(e *entry, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.source(e).Bytes += int64(n)
+	if a := p.attempt(e); a != nil {
+		a.Bytes += int64(n)
+	}
+}
+
+// stop notes how an attempt ended, unless that is noted already.
+func (p *report) stop(e *entry, end explain.End, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.attempt(e); a != nil {
+		a.Stop, a.End, a.Error = p.since(), end, problem(err)
+	}
+}
+
+// parts notes which peers bytes came from.
+func (p *report) parts(e *entry, sources []Source) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.source(e)
+	for _, source := range sources {
+		i := slices.IndexFunc(s.Peers, func(part explain.Part) bool { return part.Peer == source.Peer })
+		switch {
+		case i >= 0:
+			s.Peers[i].Bytes += source.Bytes
+		case len(s.Peers) < maxParts:
+			s.Peers = append(s.Peers, explain.Part(source))
+		}
+	}
+}
+
+// wrong notes that the bytes of all sources that gave any were together not
+// what was signed.
+func (p *report) wrong() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.fetch.Sources {
+		for j := range p.fetch.Sources[i].Attempts {
+			if a := &p.fetch.Sources[i].Attempts[j]; a.Bytes > 0 {
+				a.End = explain.Wrong
+			}
+		}
+	}
+}
+
+// order reports whether peers are to start before the upstreams, and why.
+func (s *Server) order(rec *record) (peersFirst bool, why string) {
+	switch {
+	case s.peers == nil:
+		return false, explain.NoPeers
+	case s.peers.Known(rec.info.NARHash):
+		return true, explain.HolderKnown
+	case s.upstreamsDown():
+		return true, explain.UpstreamsDown
+	}
+	return false, explain.NoHolderKnown
+}
