@@ -14,6 +14,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/trust"
 )
 
@@ -41,32 +42,6 @@ const (
 	inReferences = "references"
 )
 
-// Conflict is evidence: trusted keys have signed things of one path that cannot
-// all be true.
-type Conflict struct {
-	StorePath string `json:"storePath"`
-	// Statements are in the order in which they were first seen.
-	Statements []Statement `json:"statements"`
-}
-
-// Statement is something that at least one trusted key has validly signed.
-type Statement struct {
-	NARHash string `json:"narHash"`
-	// NARSize is in bytes.
-	NARSize int64 `json:"narSize"`
-	// References are base names. They are absent where there are none, and where
-	// they are too many to be kept.
-	References []string `json:"references,omitempty"`
-	// Fingerprint is the sha-256 of what is signed.
-	Fingerprint string `json:"fingerprint"`
-	// Signatures are the valid ones of trusted keys.
-	Signatures []string `json:"signatures"`
-	// Sources are the addresses of upstreams, "peer" and "store".
-	Sources []string  `json:"sources"`
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
-}
-
 // said is a record and who sent it.
 type said struct {
 	info   *narinfo.Info
@@ -93,7 +68,7 @@ func newConflicts(bucket Bucket, keys *trust.Keys, counts *family, log *zap.Logg
 }
 
 // of returns the evidence of a path, or nil.
-func (c *conflicts) of(part nix.HashPart) *Conflict {
+func (c *conflicts) of(part nix.HashPart) *explain.Conflict {
 	if c.bucket == nil {
 		return nil
 	}
@@ -101,7 +76,7 @@ func (c *conflicts) of(part nix.HashPart) *Conflict {
 	if err != nil {
 		return nil
 	}
-	found := &Conflict{}
+	found := &explain.Conflict{}
 	if err := json.Unmarshal(data, found); err != nil {
 		c.log.Debug("kept evidence is of no use", zap.Stringer("hashPart", part), zap.Error(err))
 		return nil
@@ -114,10 +89,10 @@ func (c *conflicts) note(records ...said) {
 	if c.bucket == nil {
 		return
 	}
-	var statements []Statement
+	var statements []explain.Statement
 	for _, r := range records {
 		s, ok := c.statement(r)
-		if ok && !slices.ContainsFunc(statements, s.same) {
+		if ok && !slices.ContainsFunc(statements, s.Same) {
 			statements = append(statements, s)
 		}
 	}
@@ -129,7 +104,7 @@ func (c *conflicts) note(records ...said) {
 	defer c.mu.Unlock()
 	old := c.of(path.HashPart())
 	if old == nil {
-		old = &Conflict{StorePath: path.String()}
+		old = &explain.Conflict{StorePath: path.String()}
 		c.makeRoom()
 	}
 	changed := false
@@ -142,13 +117,13 @@ func (c *conflicts) note(records ...said) {
 }
 
 // statement returns what is signed of a record, if a trusted key has signed it.
-func (c *conflicts) statement(r said) (Statement, bool) {
+func (c *conflicts) statement(r said) (explain.Statement, bool) {
 	signatures := r.info.ValidSignatures(c.keys.Trusted)
 	if len(signatures) == 0 {
-		return Statement{}, false
+		return explain.Statement{}, false
 	}
 	now := time.Now()
-	s := Statement{
+	s := explain.Statement{
 		NARHash: r.info.NARHash.String(), NARSize: r.info.NARSize,
 		Fingerprint: nix.NARHash(sha256.Sum256([]byte(r.info.Fingerprint()))).String(),
 		Sources:     []string{r.source}, First: now, Last: now,
@@ -167,12 +142,9 @@ func (c *conflicts) statement(r said) (Statement, bool) {
 	return s, true
 }
 
-// same reports whether two statements say the same.
-func (s Statement) same(other Statement) bool { return s.Fingerprint == other.Fingerprint }
-
 // enter adds a statement to the evidence, and reports whether that changes it.
-func (c *conflicts) enter(old *Conflict, s Statement) bool {
-	i := slices.IndexFunc(old.Statements, s.same)
+func (c *conflicts) enter(old *explain.Conflict, s explain.Statement) bool {
+	i := slices.IndexFunc(old.Statements, s.Same)
 	if i < 0 {
 		if len(old.Statements) == maxStatements {
 			return false
@@ -202,7 +174,7 @@ func unite(list *[]string, more []string) (changed bool) {
 }
 
 // report tells of a new contradiction, once.
-func (c *conflicts) report(conflict *Conflict, first, other *Statement) {
+func (c *conflicts) report(conflict *explain.Conflict, first, other *explain.Statement) {
 	in := inReferences
 	switch {
 	case first.NARHash != other.NARHash:
@@ -217,7 +189,7 @@ func (c *conflicts) report(conflict *Conflict, first, other *Statement) {
 		zap.String("otherNarHash", other.NARHash), zap.Strings("otherSources", other.Sources), zap.Strings("otherSignatures", other.Signatures))
 }
 
-func (c *conflicts) write(part nix.HashPart, evidence *Conflict) {
+func (c *conflicts) write(part nix.HashPart, evidence *explain.Conflict) {
 	data, err := json.Marshal(evidence)
 	if err == nil {
 		err = c.bucket.Put(part[:], data, keepConflicts)
@@ -238,7 +210,7 @@ func (c *conflicts) makeRoom() {
 	}
 	var all []seen
 	err := c.bucket.Each(ctx, func(key, value []byte) error {
-		var evidence Conflict
+		var evidence explain.Conflict
 		_ = json.Unmarshal(value, &evidence) // what cannot be read is the first to go
 		s := seen{key: slices.Clone(key)}
 		for _, statement := range evidence.Statements {

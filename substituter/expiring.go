@@ -38,6 +38,14 @@ func (e *expiring[K, V]) get(key K) (V, bool) {
 	return v.value, ok
 }
 
+// left returns a value and how long it still counts; 0 means that there is none.
+func (e *expiring[K, V]) left(key K) (V, time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v, _ := e.lru.Peek(key)
+	return v.value, max(time.Until(v.until), 0)
+}
+
 func (e *expiring[K, V]) put(key K, value V, ttl time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -25,6 +25,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/trust"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
@@ -278,7 +279,8 @@ type network struct {
 	narinfos  []bool               // calls, by the same
 	wants     []substituter.Want
 	verdicts  []bool
-	reluctant bool // answers for narinfos go to strangers only
+	reluctant bool   // answers for narinfos go to strangers only
+	inquiries []bool // calls, by whether strangers were told
 }
 
 // holding is what peers deliver for a NAR hash.
@@ -353,6 +355,17 @@ func (n *network) Open(ctx context.Context, want substituter.Want) (substituter.
 	return &transfer{network: n, holding: copied, done: ctx.Done(), offset: want.Offset}, nil
 }
 
+// Inquire implements substituter.Inquirer.
+func (n *network) Inquire(_ context.Context, hash nix.NARHash, strangers bool) *explain.Peers {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.inquiries = append(n.inquiries, strangers)
+	h := n.nars[hash]
+	return &explain.Peers{Connected: 2, LAN: 1, Answers: []explain.PeerAnswer{
+		{ID: "neighbour", LAN: true, Connected: true, Holds: h != nil}, {ID: "other", Connected: true},
+	}}
+}
+
 // calls returns what was asked so far, and forgets it.
 func (n *network) calls() (narinfos []bool, wants []substituter.Want, verdicts []bool) {
 	n.mu.Lock()
@@ -367,6 +380,7 @@ type transfer struct {
 	holding
 	done   <-chan struct{}
 	offset int64
+	given  int64
 }
 
 func (x *transfer) Read(p []byte) (int, error) {
@@ -386,12 +400,16 @@ func (x *transfer) Read(p []byte) (int, error) {
 	}
 	n := copy(p, x.nar[x.offset:end])
 	x.offset += int64(n)
+	x.given += int64(n)
 	return n, nil
 }
 
-func (x *transfer) Close() error                  { return nil }
-func (x *transfer) Earned() bool                  { return x.earned }
-func (x *transfer) Sources() []substituter.Source { return nil }
+func (x *transfer) Close() error { return nil }
+func (x *transfer) Earned() bool { return x.earned }
+
+func (x *transfer) Sources() []substituter.Source {
+	return []substituter.Source{{Peer: "neighbour", Bytes: x.given}}
+}
 
 func (x *transfer) Verdict(ok bool) {
 	x.mu.Lock()

@@ -128,15 +128,10 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) *record {
 // inStore returns the record of a path in the local store, if keys that are
 // trusted have signed it. Nobody is told that the store has it.
 func (s *Server) inStore(ctx context.Context, part nix.HashPart) *record {
-	path := s.askStore(ctx, part)
-	if path == nil {
-		return nil
+	if path := s.askStore(ctx, part); path != nil {
+		return s.believedOf(path)
 	}
-	info := path.Narinfo()
-	if s.keys.Check(info) != nil {
-		return nil
-	}
-	return &record{info: s.keys.Clean(info), private: true, fetched: time.Now()}
+	return nil
 }
 
 // askStore returns what the store knows of a path, or nil. A store that does

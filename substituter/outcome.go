@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
 
@@ -63,8 +64,9 @@ type turn struct {
 	asked    time.Time
 	took     time.Duration
 	err      error
-	trial    bool // it failed when last asked
-	overdue  bool // it is not waited for any more
+	info     *narinfo.Info // kept by a survey
+	trial    bool          // it failed when last asked
+	overdue  bool          // it is not waited for any more
 }
 
 func (s *Server) turns() []*turn {

@@ -1,6 +1,7 @@
 package substituter
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,9 @@ type noBucket struct{}
 
 func (noBucket) Get([]byte) ([]byte, error)              { return nil, errors.New("no value") }
 func (noBucket) Put([]byte, []byte, time.Duration) error { return nil }
+func (noBucket) Delete([]byte) error                     { return nil }
+
+func (noBucket) Each(context.Context, func(key, value []byte) error) error { return nil }
 
 // A search can say of every upstream what it said.
 func TestOutcome(t *testing.T) {

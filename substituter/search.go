@@ -78,10 +78,7 @@ func (s *Server) explore(ctx context.Context, part nix.HashPart, limit circle) *
 	if s.peers == nil {
 		limit = nobody
 	}
-	f := &search{
-		s: s, part: part, limit: limit, turns: s.turns(), answers: make(chan answer),
-		hedge: time.NewTimer(time.Hour), overdue: make(chan *turn, len(s.upstreams)),
-	}
+	f := s.newSearch(part, limit)
 	defer f.end()
 	f.askUpstream(ctx)
 	for {
@@ -104,6 +101,13 @@ func (s *Server) explore(ctx context.Context, part nix.HashPart, limit circle) *
 		case <-ctx.Done():
 			return f.outcome(nil)
 		}
+	}
+}
+
+func (s *Server) newSearch(part nix.HashPart, limit circle) *search {
+	return &search{
+		s: s, part: part, limit: limit, turns: s.turns(), answers: make(chan answer),
+		hedge: time.NewTimer(time.Hour), overdue: make(chan *turn, len(s.upstreams)),
 	}
 }
 

@@ -158,6 +158,9 @@ type Deps struct {
 	// Askable reports whether strangers may be asked about a NAR; nil means
 	// that they may not.
 	Askable func(*narinfo.Info) bool
+	// Shared returns nil if peers may have a path of the local store, or else the
+	// reason why not, for the owner. Nil means that nothing is shared.
+	Shared func(context.Context, nix.StorePath) error
 	// Metrics is nil where none are wanted.
 	Metrics prometheus.Registerer
 }
@@ -170,6 +173,7 @@ type Server struct {
 	store   narstore.Store
 	peers   Peers
 	askable func(*narinfo.Info) bool
+	shared  func(context.Context, nix.StorePath) error
 
 	keys      trust.Keys // with those of the upstreams
 	upstreams []*mirror
@@ -203,7 +207,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		Config: cfg, log: deps.Log.Named("substituter"),
-		store: deps.Store, peers: deps.Peers, askable: deps.Askable,
+		store: deps.Store, peers: deps.Peers, askable: deps.Askable, shared: deps.Shared,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
 		refused:   newExpiring[claim, struct{}](maxRemembered),
 		lookups:   semaphore.NewWeighted(maxLookups),
@@ -221,6 +225,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.spool = newSpool(orDefault(cfg.SpoolDir, os.TempDir()), orDefault(cfg.SpoolSize, defaultSpool))
 	if s.askable == nil {
 		s.askable = func(*narinfo.Info) bool { return false }
+	}
+	if s.shared == nil {
+		s.shared = func(context.Context, nix.StorePath) error { return errors.New("this node shares nothing") }
 	}
 	if err := s.addUpstreams(deps.Health); err != nil {
 		return nil, err

@@ -147,13 +147,14 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Conflicts: d.db.Bucket("conflicts"),
 		Fetches:   d.db.Bucket("fetches"),
 		Askable:   d.policy.Askable,
+		Shared:    d.shared,
 		Metrics:   d.metrics,
 	}
 	if d.store.kind != config.StoreNone {
 		deps.Store = d.store
 	}
 	if d.node != nil {
-		deps.Peers = peers{d.node}
+		deps.Peers = peers{d.node, d.cfg.Profile, d.cfg.Network == config.PublicNetwork}
 	}
 	d.substituter, err = substituter.New(*cfg, deps)
 	return err

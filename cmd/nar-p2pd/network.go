@@ -111,7 +111,11 @@ func substituterConfig(cfg *config.Config) (*substituter.Config, error) {
 }
 
 // peers is a node as the substituter sees it.
-type peers struct{ *p2p.Node }
+type peers struct {
+	*p2p.Node
+	profile config.Profile
+	public  bool // the network has strangers
+}
 
 var _ substituter.Peers = peers{}
 

@@ -20,6 +20,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 )
 
 func TestMain(m *testing.M) {
@@ -170,6 +171,53 @@ func (node) Provide(_ context.Context, paths []nix.StorePath) []error {
 
 func (n node) Withdraw(ctx context.Context, paths []nix.StorePath) []error {
 	return n.Provide(ctx, paths)
+}
+
+// Explain knows the path that the node shares, whose record some peer has
+// decorated, and that of another one that it does not believe.
+func (node) Explain(_ context.Context, target control.Target) (*explain.Path, error) {
+	now := time.Now()
+	hash := target.Hash.String()
+	upstream := explain.Answer{
+		Upstream: "https://cache.nixos.org", Standing: explain.StandingFound, TookSeconds: 0.034, UsualSeconds: 0.05, NARHash: hash,
+		Signatures: []explain.Signature{{Key: "cache.nixos.org-1", Verdict: explain.Trusted}, {Key: "evil\x1b[2Jkey", Verdict: explain.UnknownKey}},
+		Malformed:  2,
+	}
+	p := &explain.Path{HashPart: target.Part.String(), Time: now, State: explain.StateFound, Upstreams: []explain.Answer{upstream}}
+	if p.HashPart != sharedPart {
+		p.State = explain.StateUnknown
+		p.Upstreams[0].Standing, p.Upstreams[0].Error = explain.StandingNotBelieved, "0 of 1 trusted keys needed have signed it"
+		p.Upstreams = append(p.Upstreams, explain.Answer{
+			Upstream: "https://team.example.org", Private: true, Standing: explain.StandingLeftAlone, Error: "connection refused",
+		})
+		p.Conclude()
+		return p, nil
+	}
+	p.StorePath = "/nix/store/" + sharedPart + "-some-name"
+	p.Record = &explain.Record{
+		Source: upstream.Upstream, NARHash: hash, NARSize: 3 << 20, References: 4, Kept: true, AgeSeconds: 7200,
+		Strangers: true, Proof: explain.BySignatures, Signers: 1, Threshold: 1, Signatures: upstream.Signatures[:1],
+	}
+	p.Conflict = &explain.Conflict{Statements: []explain.Statement{
+		{NARHash: hash, NARSize: 3 << 20, Signatures: []string{"cache.nixos.org-1:AAAA"}, Sources: []string{upstream.Upstream}, First: time.Unix(1767369600, 0)},
+		{NARHash: nix.NARHash{1}.String(), NARSize: 3 << 20, Signatures: []string{"team-1:AAAA"}, Sources: []string{"peer", "store"}, First: time.Unix(1767369600, 0)},
+	}}
+	p.Peers = &explain.Peers{Connected: 3, LAN: 1, Routing: 120, Searched: true, Answers: []explain.PeerAnswer{
+		{ID: peerID, LAN: true, Connected: true, LatencySeconds: 0.0012},
+		{ID: peerID, Holds: true},
+	}}
+	p.Fetch = &explain.Fetch{
+		NARHash: hash, NARSize: 3 << 20, Started: now.Add(-5 * time.Minute), Seconds: 1.5, Result: explain.Served,
+		Order: explain.NoHolderKnown,
+		Sources: []explain.Source{
+			{Kind: explain.FromUpstream, Name: upstream.Upstream, Bytes: 3 << 20, Attempts: []explain.Attempt{
+				{FirstByte: 0.1, Stop: 1.5, Bytes: 3 << 20, End: explain.Complete},
+			}},
+			{Kind: explain.FromPeers, AfterSeconds: 3, Attempts: []explain.Attempt{}},
+		},
+	}
+	p.Conclude()
+	return p, nil
 }
 
 func (node) Find(_ context.Context, target control.Target) (*control.Found, iter.Seq[control.Provider], error) {

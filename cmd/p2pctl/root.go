@@ -45,7 +45,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
-		newStatus(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newFetch(o),
+		newStatus(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newFetch(o),
 		newSign(o), newKey(o), newVersion(o),
 	)
 	return root

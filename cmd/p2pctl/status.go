@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 )
 
 func newStatus(o *options) *cobra.Command {
@@ -95,14 +96,4 @@ func unless(not bool, text string) string {
 }
 
 // bytesText writes a number of bytes with a binary unit.
-func bytesText(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1<<10 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/(1<<10), 0
-	for f >= 1<<10 {
-		f, unit = f/(1<<10), unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[unit])
-}
+func bytesText(n uint64) string { return explain.Size(int64(n)) }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 )
 
 // ErrUnreachable says that no daemon answers.
@@ -164,6 +165,14 @@ func newPathsRequest(paths []nix.StorePath) PathsRequest {
 		request.Paths[i] = path.String()
 	}
 	return request
+}
+
+// Explain asks what is known of a store path, which may be given by its hash
+// part, and why a request for it would hit or miss.
+func (c *Client) Explain(ctx context.Context, target string) (*explain.Path, error) {
+	told := &explain.Path{}
+	err := c.get(ctx, http.MethodGet, "/v1/explain?target="+url.QueryEscape(target), nil, told)
+	return told, err
 }
 
 // Find looks for a target, in any form that ParseTarget knows, and calls f for

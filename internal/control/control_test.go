@@ -23,6 +23,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 )
 
 // node answers with its fields.
@@ -136,6 +137,26 @@ func TestProvide(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, results[:4]); diff != "" {
 		t.Errorf("Provide() (-want +got):\n%s", diff)
+	}
+}
+
+func (n *node) Explain(_ context.Context, target control.Target) (*explain.Path, error) {
+	return &explain.Path{HashPart: target.Part.String(), StorePath: target.Path.String(), Verdict: "would be served"}, nil
+}
+
+func TestExplain(t *testing.T) {
+	client := newClient(t, &node{})
+	path := "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-x"
+	for target, want := range map[string]string{path: path, "00bgd045z0d4icpbc2yyz4gx48ak44la": ""} {
+		told, err := client.Explain(t.Context(), target)
+		if err != nil || told.HashPart != "00bgd045z0d4icpbc2yyz4gx48ak44la" || told.StorePath != want || told.Verdict != "would be served" {
+			t.Errorf("Explain(%q) = %+v, %v", target, told, err)
+		}
+	}
+	_, err := client.Explain(t.Context(), nix.NARHash{}.String())
+	var refusal *control.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusBadRequest {
+		t.Errorf("Explain() of a NAR hash = %v, want a 400", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
 )
 
 const (
@@ -37,6 +38,9 @@ type Node interface {
 	Provide(ctx context.Context, paths []nix.StorePath) []error
 	// Withdraw stops sharing paths until they are provided again.
 	Withdraw(ctx context.Context, paths []nix.StorePath) []error
+	// Explain tells what is known of a store path, given by its hash part, and
+	// why a request for it would hit or miss.
+	Explain(ctx context.Context, target Target) (*explain.Path, error)
 	// Find resolves the target and returns the providers as they turn up,
 	// until there are no more or ctx ends.
 	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
@@ -55,6 +59,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("POST /v1/withdraw", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Withdraw) }))
 	api.HandleFunc("POST /v1/records", h.answer(h.records))
 	api.HandleFunc("POST /v1/signatures", h.answer(h.sign))
+	api.HandleFunc("GET /v1/explain", h.answer(func(r *http.Request) (any, error) { return explainTarget(r, node) }))
 	api.HandleFunc("GET /v1/find", h.find)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", endWith(ctx, api))
@@ -121,6 +126,18 @@ func asError(err error) *Error {
 
 func badRequest(format string, args ...any) error {
 	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
+}
+
+// explainTarget explains the path that a request names.
+func explainTarget(r *http.Request, node Node) (*explain.Path, error) {
+	target, err := ParseTarget(r.URL.Query().Get("target"))
+	switch {
+	case err != nil:
+		return nil, badRequest("%v", err)
+	case target.IsHash:
+		return nil, badRequest("explain wants a store path or its hash part, and not the hash of a NAR")
+	}
+	return node.Explain(r.Context(), target)
 }
 
 // forPaths does do for the paths of a PathsRequest.

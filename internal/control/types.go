@@ -1,15 +1,16 @@
 // Package control is how p2pctl talks to a running nar-p2pd: HTTP with JSON
 // over a unix socket.
 //
-//	GET  /v1/status           Status
-//	GET  /v1/peers            []Peer
-//	POST /v1/provide          PathsRequest, PathsResponse
-//	POST /v1/withdraw         PathsRequest, PathsResponse
-//	POST /v1/records          PathsRequest, RecordsResponse
-//	POST /v1/signatures       SignRequest, SignResponse
-//	GET  /v1/find?target=...  lines of FindEvent (application/x-ndjson)
-//	GET  /cache/...           the substituter, as on its TCP port
-//	GET  /metrics             Prometheus metrics
+//	GET  /v1/status              Status
+//	GET  /v1/peers               []Peer
+//	POST /v1/provide             PathsRequest, PathsResponse
+//	POST /v1/withdraw            PathsRequest, PathsResponse
+//	POST /v1/records             PathsRequest, RecordsResponse
+//	POST /v1/signatures          SignRequest, SignResponse
+//	GET  /v1/explain?target=...  explain.Path
+//	GET  /v1/find?target=...     lines of FindEvent (application/x-ndjson)
+//	GET  /cache/...              the substituter, as on its TCP port
+//	GET  /metrics                Prometheus metrics
 //
 // An answer with another status than 200 is an Error. docs/control.md shows
 // the shapes.

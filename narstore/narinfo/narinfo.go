@@ -45,6 +45,8 @@ type Info struct {
 	Deriver nix.StorePath
 	// Signatures holds the well-formed Sig lines; nothing is verified yet.
 	Signatures []Signature
+	// Malformed counts the Sig lines that are not. Bytes does not write them.
+	Malformed int
 	// CA is the content address, unsigned and unverified, or "".
 	CA string
 }
@@ -132,6 +134,8 @@ func (i *Info) set(key, value string) (err error) {
 	case "Sig":
 		if sig, err := ParseSignature(value); err == nil {
 			i.Signatures = append(i.Signatures, sig)
+		} else {
+			i.Malformed++
 		}
 	case "CA":
 		i.CA = value

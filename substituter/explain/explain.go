@@ -44,10 +44,10 @@ type State string
 
 // The states of a path.
 const (
-	Found State = "found"
-	// Absent says that all who could have the path say that they do not.
-	IsAbsent State = "absent"
-	Unknown  State = "unknown"
+	StateFound State = "found"
+	// StateAbsent means that all who could have the path say that they do not.
+	StateAbsent  State = "absent"
+	StateUnknown State = "unknown"
 )
 
 // Store is what the local store has.
@@ -110,6 +110,7 @@ const (
 
 // Signature is one signature and what it is worth.
 type Signature struct {
+	// Key is the name, of which 100 bytes at most.
 	Key     string  `json:"key"`
 	Verdict Verdict `json:"verdict"`
 }
@@ -187,6 +188,9 @@ type Statement struct {
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
 }
+
+// Same reports whether two statements say the same.
+func (s Statement) Same(other Statement) bool { return s.Fingerprint == other.Fingerprint }
 
 // Ban is what follows from wrong bytes that came under a NAR hash, or under an
 // unsigned record.

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
+)
+
+func newExplain(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain PATH",
+		Short: "tell why a store path would be served or not, and from where",
+		Long: "Tell what the node knows of a store path, which may be given by its hash part:\n" +
+			"why Nix would get it or a 404, what each upstream says of it, what its\n" +
+			"signatures are worth, which peers hold it, and where it came from the last time.\n\n" +
+			"To find out it asks every upstream, and those peers that a fetch would ask.",
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if target, err := control.ParseTarget(args[0]); err != nil || target.IsHash {
+				return usageError{fmt.Errorf("%.80q is no store path and no hash part of one", args[0])}
+			}
+			told, err := o.client().Explain(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(cmd.OutOrStdout(), told)
+			}
+			e := &explanation{w: cmd.OutOrStdout(), columns: width(cmd.OutOrStdout())}
+			return e.print(told)
+		},
+	}
+}
+
+// explanation prints rows of a name and a text, which continues below itself.
+type explanation struct {
+	w       io.Writer
+	columns int
+	name    string // of the row before
+	err     error
+}
+
+// explainColumn is the width of the column of names with the gap behind it.
+const explainColumn = len("last fetch  ")
+
+// row prints a text, which keeps its indentation over several lines. A name that
+// was printed just before is not repeated.
+func (e *explanation) row(name, format string, args ...any) {
+	if name == e.name {
+		name = ""
+	} else {
+		e.name = name
+	}
+	text := printable(fmt.Sprintf(format, args...))
+	column := explainColumn + len(text) - len(strings.TrimLeft(text, " "))
+	for _, line := range wrap(text, e.columns-column) {
+		e.line("%-*s%s", column, name, line)
+		name = ""
+	}
+}
+
+func (e *explanation) line(format string, args ...any) {
+	if e.err == nil {
+		_, e.err = fmt.Fprintln(e.w, strings.TrimRight(fmt.Sprintf(format, args...), " "))
+	}
+}
+
+func (e *explanation) print(p *explain.Path) error {
+	name := p.StorePath
+	if name == "" {
+		name = p.HashPart
+	}
+	e.line("%s", printable(name))
+	for _, text := range append([]string{p.Verdict}, p.Notes...) {
+		for _, line := range wrap(printable(text), e.columns-2) {
+			e.line("  %s", line)
+		}
+	}
+	e.line("")
+	e.store(p.Store)
+	e.record(p.Record)
+	for i := range p.Upstreams {
+		e.upstream(&p.Upstreams[i])
+	}
+	if p.Conflict != nil {
+		e.conflict(p.Conflict)
+	}
+	if p.Peers != nil {
+		e.peers(p.Peers)
+	}
+	if p.Fetch != nil {
+		e.fetch(p)
+	}
+	return e.err
+}
+
+func (e *explanation) store(s *explain.Store) {
+	switch {
+	case s == nil:
+		e.row("store", "does not have it")
+		return
+	case s.Shared:
+		e.row("store", "has it, peers may have it")
+	default:
+		e.row("store", "has it, not shared")
+	}
+	e.row("store", "%s", s.NARHash)
+	e.row("store", "%s, %s", explain.Size(s.NARSize), signedBy(s.Signatures))
+}
+
+func (e *explanation) record(r *explain.Record) {
+	if r == nil {
+		e.row("record", "none that is believed")
+		return
+	}
+	from := r.Source
+	if r.Source == string(explain.FromPeers) {
+		from = "a peer"
+	}
+	if r.Kept {
+		e.row("record", "kept for %s, from %s%s", explain.Span(r.AgeSeconds), from, unless(!r.RefreshDue, ", to be asked for again"))
+	} else {
+		e.row("record", "from %s", from)
+	}
+	e.row("record", "%s", r.NARHash)
+	e.row("record", "%s, references: %d", explain.Size(r.NARSize), r.References)
+	switch r.Proof {
+	case explain.BySignatures:
+		e.row("record", "believed: %d of %d trusted keys needed have signed it", r.Signers, r.Threshold)
+	case explain.ByName:
+		e.row("record", "believed without signatures: its path follows from the NAR hash")
+	case explain.ByContent:
+		e.row("record", "believed if its content matches %s", r.ContentAddress)
+	}
+	e.row("record", "%s", signedBy(r.Signatures))
+	if !r.Strangers {
+		e.row("record", "strangers are not asked: %s", r.NoStrangers)
+	}
+}
+
+// signedBy lists the signers with what their signatures are worth.
+func signedBy(all []explain.Signature) string {
+	if len(all) == 0 {
+		return "no signature"
+	}
+	texts := make([]string, len(all))
+	for i, s := range all {
+		texts[i] = fmt.Sprintf("%s (%s)", s.Key, s.Verdict)
+	}
+	return "signed by " + strings.Join(texts, ", ")
+}
+
+func (e *explanation) upstream(a *explain.Answer) {
+	e.row("upstream", "%s%s", a.Upstream, unless(!a.Private, ", private"))
+	text := a.Standing
+	if a.TookSeconds > 0 {
+		text += ", after " + explain.Span(a.TookSeconds)
+	}
+	if a.UsualSeconds > 0 {
+		text += ", usually " + explain.Span(a.UsualSeconds)
+	}
+	if a.Error != "" {
+		text += ": " + a.Error
+	}
+	e.row("upstream", "  %s", text)
+	if a.NARHash != "" {
+		e.row("upstream", "  %s", a.NARHash)
+		e.row("upstream", "  %s%s", signedBy(a.Signatures), unless(a.Malformed == 0, fmt.Sprintf(", %d malformed", a.Malformed)))
+	}
+}
+
+func (e *explanation) conflict(c *explain.Conflict) {
+	for _, s := range c.Statements {
+		keys := make([]string, len(s.Signatures))
+		for i, signature := range s.Signatures {
+			keys[i], _, _ = strings.Cut(signature, ":")
+		}
+		e.row("conflict", "%s", s.NARHash)
+		e.row("conflict", "  %s, validly signed by %s", explain.Size(s.NARSize), strings.Join(keys, " and "))
+		e.row("conflict", "  from %s, first seen on %s", strings.Join(s.Sources, " and "), s.First.UTC().Format(time.DateOnly))
+	}
+}
+
+func (e *explanation) peers(p *explain.Peers) {
+	e.row("peers", "%d connected, %d of them on the local network, %d allowed", p.Connected, p.LAN, p.Allowed)
+	if p.Searched {
+		e.row("peers", "the DHT was searched, of which %d nodes are known", p.Routing)
+	}
+	if p.Unasked != "" {
+		e.row("peers", "%s", p.Unasked)
+	}
+	for i := range p.Answers {
+		e.row("peers", "%s", p.Answers[i].ID)
+		e.row("peers", "  %s", peerText(&p.Answers[i]))
+	}
+}
+
+func peerText(a *explain.PeerAnswer) string {
+	text := "holds it"
+	switch {
+	case a.Error != "":
+		text = a.Error
+	case !a.Holds:
+		text = "does not hold it, or may not share it"
+	}
+	switch {
+	case !a.Connected:
+		text += ", found in the DHT"
+	case a.LAN:
+		text += ", on the local network"
+	case a.Relayed:
+		text += ", through a relay only"
+	}
+	if a.LatencySeconds > 0 {
+		text += ", " + explain.Span(a.LatencySeconds) + " away"
+	}
+	return text
+}
+
+func (e *explanation) fetch(p *explain.Path) {
+	f := p.Fetch
+	e.row("last fetch", "%s ago, %s after %s%s", explain.Span(p.Time.Sub(f.Started).Seconds()), f.Result,
+		explain.Span(f.Seconds), unless(f.Offset == 0, fmt.Sprintf(", from byte %d on", f.Offset)))
+	if f.Error != "" {
+		e.row("last fetch", "%s", f.Error)
+	}
+	e.row("last fetch", "%s", f.Order)
+	for _, s := range f.Sources {
+		e.row("last fetch", "%s: %s", sourceText(&s), explain.Size(s.Bytes))
+		if len(s.Attempts) == 0 {
+			e.row("last fetch", "  its turn did not come")
+		}
+		for _, a := range s.Attempts {
+			e.row("last fetch", "  %s", attemptText(&a))
+		}
+		for _, part := range s.Peers {
+			e.row("last fetch", "  %s %s", part.Peer, explain.Size(part.Bytes))
+		}
+	}
+}
+
+func sourceText(s *explain.Source) string {
+	switch s.Kind {
+	case explain.FromStore:
+		return "local store"
+	case explain.FromPeers:
+		return "peers"
+	default:
+		return s.Name
+	}
+}
+
+func attemptText(a *explain.Attempt) string {
+	text := fmt.Sprintf("started at %s", explain.Span(a.Start))
+	if a.FirstByte > 0 {
+		text += ", first byte at " + explain.Span(a.FirstByte)
+	}
+	text += fmt.Sprintf(", %s at %s", a.End, explain.Span(a.Stop))
+	if a.Error != "" {
+		text += ": " + a.Error
+	}
+	return text
+}
