@@ -41,11 +41,10 @@ func (s *Server) believe(info *narinfo.Info, upstream string) error {
 // the NAR hash, before a client has all of it; nil for nothing. It is found out
 // anew each time, from the record alone.
 func (s *Server) proof(r *record) (*verify.Address, error) {
-	err := s.keys.Check(r.info)
-	if err == nil {
+	if s.keys.Check(r.info) == nil {
 		return nil, nil
 	}
-	if !trust.Addressed(r.info) {
+	if err := s.believe(r.info, r.upstream); err != nil {
 		return nil, err
 	}
 	return verify.NewAddress(r.info)

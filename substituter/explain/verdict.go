@@ -141,7 +141,7 @@ func (a *Answer) trouble() string {
 	case StandingRefused:
 		return a.Upstream + " does not let this node in" + because
 	case StandingFiltered:
-		return a.Upstream + " is not to be asked for paths of this name"
+		return a.Upstream + " has it, but paths of this name are not wanted from there"
 	}
 	return ""
 }

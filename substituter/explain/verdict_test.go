@@ -80,7 +80,7 @@ func TestVerdict(t *testing.T) {
 		{
 			"filtered",
 			explain.Path{Upstreams: []explain.Answer{answer("filtered", "")}},
-			"Would be 404: https://cache.example.org is not to be asked for paths of this name.",
+			"Would be 404: https://cache.example.org has it, but paths of this name are not wanted from there.",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
