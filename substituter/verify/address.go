@@ -44,8 +44,9 @@ type Address struct {
 // content takes a NAR in pieces and passes on what of it is hashed.
 type content interface {
 	write(p []byte, sum hash.Hash)
-	// end reports whether the NAR is one that can have such an address.
-	end(sum hash.Hash) bool
+	// end reports whether the NAR is one that can have such an address, and want
+	// is its hash.
+	end(sum hash.Hash, want []byte) bool
 }
 
 // NewAddress returns the check of a record's content against its content
@@ -96,7 +97,7 @@ func (a *Address) write(p []byte) { a.hashed.write(p, a.sum) }
 func (a *Address) matches() bool {
 	if !a.ended {
 		a.ended = true
-		a.right = a.hashed.end(a.sum) && bytes.Equal(a.sum.Sum(nil), a.want)
+		a.right = a.hashed.end(a.sum, a.want)
 	}
 	return a.right
 }
@@ -105,7 +106,8 @@ func (a *Address) matches() bool {
 type whole struct{}
 
 func (whole) write(p []byte, sum hash.Hash) { sum.Write(p) }
-func (whole) end(hash.Hash) bool            { return true }
+
+func (whole) end(sum hash.Hash, want []byte) bool { return bytes.Equal(sum.Sum(nil), want) }
 
 // singleFile is the contents of a NAR's one file. It must be a regular file
 // that is not executable: that is what Nix makes such paths of, and the address
@@ -156,12 +158,18 @@ func (f *singleFile) begin() {
 	f.wrong, f.behind = !bytes.Equal(f.before, before), behind
 }
 
-func (f *singleFile) end(hash.Hash) bool {
-	return len(f.before) == f.head && f.left == 0 && len(f.behind) == 0 && !f.wrong
+func (f *singleFile) end(sum hash.Hash, want []byte) bool {
+	whole := len(f.before) == f.head && f.left == 0 && len(f.behind) == 0
+	return whole && !f.wrong && bytes.Equal(sum.Sum(nil), want)
 }
 
 // modulo is the NAR with the path's own hash part blanked out, followed by the
 // places where it stood (HashModuloSink in libstore/references.cc).
+//
+// Nix 2.17 to 2.34 left the places out by mistake, and each of the two kinds of
+// Nix takes its own paths only. Both are right here: Nix has the last word. What
+// is hashed in the one way ends with the end of an archive, and in the other
+// with a number, so that none can be taken for one of the other kind.
 type modulo struct {
 	part []byte
 	// tail is the end of what came, too short to hold the part; it begins at
@@ -202,8 +210,15 @@ func (m *modulo) found(place int64) {
 	m.last = place
 }
 
-func (m *modulo) end(sum hash.Hash) bool {
+func (m *modulo) end(sum hash.Hash, want []byte) bool {
+	_, closing := nar.AroundFile(0)
+	if m.tooMany || !bytes.HasSuffix(m.tail, closing) {
+		return false
+	}
 	sum.Write(m.tail)
+	if bytes.Equal(sum.Sum(nil), want) {
+		return true
+	}
 	place := uint64(0)
 	for rest := m.places; len(rest) > 0; {
 		distance, n := binary.Uvarint(rest)
@@ -211,5 +226,5 @@ func (m *modulo) end(sum hash.Hash) bool {
 		place += distance
 		fmt.Fprintf(sum, "|%d", place)
 	}
-	return !m.tooMany
+	return bytes.Equal(sum.Sum(nil), want)
 }
