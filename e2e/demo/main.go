@@ -30,8 +30,7 @@ const patience = 3 * time.Minute
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, patience)
-	err := newStage(ctx).play(demo)
-	lab.Clean()
+	err := lab.Play(ctx, demo)
 	cancel()
 	stop()
 	if err != nil {
@@ -40,9 +39,7 @@ func main() {
 	}
 }
 
-func demo(s *stage) error {
-	l := lab.New(s)
-
+func demo(l *lab.Lab) error {
 	cache := l.Dir("cache")
 	records := l.GenuineCache(cache)
 	upstreamDir := l.Dir("upstream")
@@ -65,7 +62,7 @@ func demo(s *stage) error {
 			largest = r
 		}
 	}
-	if err := fetch(s.ctx, consumer.URL(), largest.StorePath); err != nil {
+	if err := fetch(l.Context(), consumer.URL(), largest.StorePath); err != nil {
 		return err
 	}
 	if _, err := exec.LookPath("nix-store"); err == nil {

@@ -21,6 +21,7 @@ type Daemon struct {
 	host   *Host
 	dir    string
 	config string
+	flags  []string
 	cmd    *exec.Cmd
 	// exited is closed when the program has ended, with exitErr.
 	exited  chan struct{}
@@ -55,12 +56,14 @@ type DaemonConfig struct {
 	Keys, ShareKeys, TrustKeys []string
 	// Threshold is 1 where it is 0.
 	Threshold int
+	// Flags are further arguments of nar-p2pd.
+	Flags []string
 }
 
 // Daemon starts a daemon and waits until it answers on its control socket.
 func (l *Lab) Daemon(name string, cfg DaemonConfig) *Daemon {
 	l.t.Helper()
-	d := &Daemon{lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name)}
+	d := &Daemon{lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags}
 	d.config = filepath.Join(d.dir, "config.toml")
 	l.write(d.config, cfg.toml(d.socket()))
 	l.t.Cleanup(func() {
@@ -160,9 +163,14 @@ func (d *Daemon) Start() {
 		d.lab.t.Fatalf("lab: %v", err)
 	}
 	defer func() { _ = log.Close() }() // The child has its own.
+	bin, err := d.lab.home.programs()
+	if err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
 	// Not the test's context: the daemon ends in the clean-up, where its log is
 	// complete.
-	d.cmd = d.host.command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"), "--config", d.config, "--state-dir", d.stateDir())
+	d.cmd = d.host.command(context.Background(), filepath.Join(bin, "nar-p2pd"),
+		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -233,7 +241,7 @@ func (d *Daemon) Status() control.Status {
 // Ctl runs p2pctl against the daemon and returns its standard output. The
 // error holds what it said on standard error.
 func (d *Daemon) Ctl(args ...string) (string, error) {
-	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.bin, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
+	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.home.dir, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {

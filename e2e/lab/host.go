@@ -58,8 +58,12 @@ func (s *Segment) Host(name string) *Host {
 // namespace makes a network namespace that goes when the test does.
 func (s *Segment) namespace(name string) string {
 	ns := s.prefix + "-" + name
+	note := s.lab.home.noteNamespace(ns)
 	s.lab.ip("netns", "add", ns)
-	s.lab.t.Cleanup(func() { s.lab.ip("netns", "delete", ns) })
+	s.lab.t.Cleanup(func() {
+		s.lab.ip("netns", "delete", ns)
+		_ = os.Remove(note)
+	})
 	return ns
 }
 

@@ -3,20 +3,18 @@
 // namespaces (Segment).
 //
 // Everything a test starts ends with it, also when the test process dies; the
-// files of a lab live in one temporary folder. When a test fails, the logs of
-// its daemons are part of its output.
+// files and network namespaces that a process could not remove before it died,
+// the next one does. When a test fails, the logs of its daemons are part of its
+// output.
 package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,8 +24,8 @@ import (
 // takes to fail, so it is generous.
 const Patience = 90 * time.Second
 
-// T is what a lab needs of a test. Every testing.TB is one; the demo brings its
-// own.
+// T is what a lab needs of a test. Every testing.TB is one; see Play for labs
+// outside of tests.
 type T interface {
 	Helper()
 	Context() context.Context
@@ -49,21 +47,21 @@ func Scale(little, full int) int {
 
 // Lab is one test's set of daemons, stores and caches.
 type Lab struct {
-	t   T
-	dir string
-	bin string
+	t    T
+	dir  string
+	home *homeDir
 }
 
 // New makes an empty lab for t.
 func New(t T) *Lab {
 	t.Helper()
-	bin, err := programs()
+	home, err := home()
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
 	// Not the test's own folder: with its long name the path of a control
 	// socket would exceed the 107 bytes that there are.
-	dir, err := os.MkdirTemp("", "lab-")
+	dir, err := os.MkdirTemp(home.dir, "")
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
@@ -72,19 +70,7 @@ func New(t T) *Lab {
 			t.Logf("lab: %v", err)
 		}
 	})
-	return &Lab{t: t, dir: dir, bin: bin}
-}
-
-// removeStore removes a folder in which there may be stores, whose folders are
-// read-only.
-func removeStore(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return err
-		}
-		return os.Chmod(path, 0o700)
-	})
-	return errors.Join(err, os.RemoveAll(dir))
+	return &Lab{t: t, dir: dir, home: home}
 }
 
 // Main runs a package's tests and then Clean.
@@ -93,38 +79,27 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// Clean removes the programs that New has built for all labs of the process.
-func Clean() {
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir) // Only a temporary folder would stay.
-	}
-}
-
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
 // programs builds nar-p2pd and p2pctl once for all tests of the process, with
-// the race detector where the tests have it.
-func programs() (string, error) {
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "nar-p2p-lab-"); built.err != nil {
-			return
-		}
-		args := []string{"build", "-o", built.dir + "/"}
+// the race detector where the tests have it. It returns their folder.
+func (h *homeDir) programs() (string, error) {
+	h.build.Do(func() {
+		args := []string{"build", "-o", h.dir + "/"}
 		if raceEnabled {
 			args = append(args, "-race")
 		}
 		cmd := exec.CommandContext(context.Background(), "go", append(args, "./cmd/nar-p2pd", "./cmd/p2pctl")...)
-		_, file, _, _ := runtime.Caller(0)
-		cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+		cmd.Dir = moduleRoot()
 		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build the programs: %w\n%s", err, out)
+			h.buildErr = fmt.Errorf("build the programs: %w\n%s", err, out)
 		}
 	})
-	return built.dir, built.err
+	return h.dir, h.buildErr
+}
+
+// moduleRoot returns the folder with go.mod.
+func moduleRoot() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
 // Dir returns a new folder of the lab.

@@ -9,7 +9,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
 func TestSegmentConnectsItsHostsAndNothingElse(t *testing.T) {
-	l := &Lab{t: t}
+	l := New(t)
 	s := l.Segment()
 	a, b := s.Host("a"), s.Host("b")
 	out, err := a.command(l.Context(), "ip", "route", "get", b.Addr).CombinedOutput()

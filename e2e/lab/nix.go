@@ -33,6 +33,9 @@ type NixConfig struct {
 	Hook string
 	// Host is where Nix runs; nil means on this machine's loopback.
 	Host *Host
+	// Bin is the folder of Nix's programs, as of a Version; "" means those of
+	// $PATH.
+	Bin string
 }
 
 // Nix makes an empty store.
@@ -45,7 +48,7 @@ func (l *Lab) Nix(name string, cfg NixConfig) *Nix {
 		cfg:  cfg,
 		conf: filepath.Join(dir, "conf", "nix.conf"),
 		env: []string{
-			"PATH=" + os.Getenv("PATH"),
+			"PATH=" + cfg.Bin + ":" + os.Getenv("PATH"),
 			"HOME=" + filepath.Join(dir, "home"),
 			"XDG_CACHE_HOME=" + filepath.Join(dir, "cache"),
 			"NIX_CONF_DIR=" + filepath.Join(dir, "conf"),
@@ -100,7 +103,7 @@ func (l *Lab) write(path, text string) {
 // Run runs a Nix program and returns its standard output. Where it fails, the
 // error holds what it said.
 func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, error) {
-	cmd := n.cfg.Host.command(ctx, program, args...)
+	cmd := n.cfg.Host.command(ctx, filepath.Join(n.cfg.Bin, program), args...)
 	cmd.Env = n.env
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"context"
@@ -7,28 +7,18 @@ import (
 	"os"
 	"runtime"
 	"slices"
-
-	"github.com/nar-p2p/nar-p2p/e2e/lab"
 )
 
-// stage lets a lab run outside of a test: it is what a lab needs of one.
-type stage struct {
-	ctx      context.Context //nolint:containedctx // lab.T hands the context out, as testing.T does.
-	cleanups []func()
-	failure  error
-}
-
-var _ lab.T = (*stage)(nil)
-
-func newStage(ctx context.Context) *stage { return &stage{ctx: ctx} }
-
-// play runs f in a goroutine of its own, which Fatal ends, and then the
-// clean-ups, last first.
-func (s *stage) play(f func(*stage) error) error {
+// Play runs f in a lab outside of a test, and removes everything when f has
+// returned or ctx has ended and f has noticed.
+func Play(ctx context.Context, f func(*Lab) error) error {
+	s := &stage{ctx: ctx}
+	defer Clean()
+	// Fatal ends the goroutine that it is called in.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := f(s); err != nil {
+		if err := f(New(s)); err != nil {
 			s.failure = err
 		}
 	}()
@@ -38,6 +28,15 @@ func (s *stage) play(f func(*stage) error) error {
 	}
 	return s.failure
 }
+
+// stage is what a lab needs of a test.
+type stage struct {
+	ctx      context.Context //nolint:containedctx // T hands the context out, as testing.T does.
+	cleanups []func()
+	failure  error
+}
+
+var _ T = (*stage)(nil)
 
 func (s *stage) Helper()                  {}
 func (s *stage) Context() context.Context { return s.ctx }

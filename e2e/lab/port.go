@@ -1,0 +1,95 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// port is a TCP port of loopback that stays reserved while nobody listens on
+// it, so that nobody else gets it in the meantime.
+type port struct {
+	addr string
+	// reserved is bound and never listens; others may listen on its port.
+	reserved int
+	// hole listens while connections are swallowed, else it is -1; filler fills
+	// its queue.
+	hole   int
+	filler net.Conn
+}
+
+func newPort() (*port, error) {
+	fd, err := bound(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		return nil, err
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	own, ok := name.(*unix.SockaddrInet4)
+	if !ok {
+		return nil, fmt.Errorf("bound to %v", name)
+	}
+	return &port{addr: netip.AddrPortFrom(netip.AddrFrom4(own.Addr), uint16(own.Port)).String(), reserved: fd, hole: -1}, nil
+}
+
+// bound returns a TCP socket bound to addr.
+func bound(addr netip.AddrPort) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	// As Go's listeners do it: else they could not have the same address.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return -1, os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, nil
+}
+
+// listen takes connections.
+func (p *port) listen() (net.Listener, error) {
+	p.closeHole()
+	return new(net.ListenConfig).Listen(context.Background(), "tcp", p.addr)
+}
+
+// swallow makes whoever connects wait for ever: where the queue of connections
+// to be accepted is full, the kernel drops what comes.
+func (p *port) swallow() error {
+	p.closeHole()
+	addr, err := netip.ParseAddrPort(p.addr)
+	if err != nil {
+		return err
+	}
+	if p.hole, err = bound(addr); err != nil {
+		return err
+	}
+	if err := unix.Listen(p.hole, 0); err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	p.filler, err = new(net.Dialer).DialContext(context.Background(), "tcp", p.addr)
+	return err
+}
+
+func (p *port) closeHole() {
+	if p.filler != nil {
+		_ = p.filler.Close()
+		p.filler = nil
+	}
+	if p.hole >= 0 {
+		_ = unix.Close(p.hole)
+		p.hole = -1
+	}
+}
+
+func (p *port) close() {
+	p.closeHole()
+	_ = unix.Close(p.reserved)
+}
