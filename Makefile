@@ -68,6 +68,10 @@ generated: generate
 	@git diff --exit-code --stat -- '*.pb.go' docs || \
 	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
 
+.PHONY: nix-faults
+nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Nix.
+	TEST_NIX_FAULTS_TABLE='$(CURDIR)/docs/nix-faults.md' $(GO) test -count=1 -timeout 60m ./e2e/faults
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME.
 	.ci/fuzz $(FUZZTIME)

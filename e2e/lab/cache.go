@@ -24,7 +24,8 @@ type Upstream struct {
 
 	mu       sync.Mutex
 	requests []string
-	failed   int
+	served   map[Kind]int
+	failed   map[Kind]int
 	faults   map[Kind]Fault
 	later    *later
 	delay    time.Duration
@@ -74,6 +75,7 @@ func (l *Lab) Upstream(dir string) *Upstream {
 	u := &Upstream{
 		URL: "http://" + port.addr, Dir: dir, lab: l, port: port,
 		files: http.FileServer(http.Dir(dir)), faults: make(map[Kind]Fault),
+		served: make(map[Kind]int), failed: make(map[Kind]int),
 	}
 	l.t.Cleanup(func() {
 		u.mu.Lock()
@@ -184,8 +186,10 @@ func (u *Upstream) note(r *http.Request) (Fault, time.Duration) {
 			u.later = nil
 		}
 	}
-	if u.faults[kind] != Healthy {
-		u.failed++
+	if u.faults[kind] == Healthy {
+		u.served[kind]++
+	} else {
+		u.failed[kind]++
 	}
 	return u.faults[kind], u.delay
 }
@@ -212,11 +216,22 @@ func (u *Upstream) Requests(part string) []string {
 	return found
 }
 
-// Failed returns how many requests were answered by a fault.
-func (u *Upstream) Failed() int {
+// Served counts the requests for files of these kinds that no fault spoilt,
+// Failed those that one did.
+func (u *Upstream) Served(kinds Kind) int { return u.count(u.served, kinds) }
+
+// Failed is told of at Served.
+func (u *Upstream) Failed(kinds Kind) int { return u.count(u.failed, kinds) }
+
+func (u *Upstream) count(counts map[Kind]int, kinds Kind) (n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.failed
+	for kind, m := range counts {
+		if kinds&kind != 0 {
+			n += m
+		}
+	}
+	return n
 }
 
 // Hide moves a file or folder out of the way, Unhide back.

@@ -133,8 +133,11 @@ func TestOnlySomeFilesFail(t *testing.T) {
 	if cacheInfo, narinfo, nar := status("/nix-cache-info"), status("/x.narinfo"), status("/nar/x.nar"); cacheInfo != 503 || narinfo != 200 || nar != 500 {
 		t.Errorf("cache info %d, narinfo %d, NAR %d, want 503, 200, 500", cacheInfo, narinfo, nar)
 	}
-	if got := u.Failed(); got != 2 {
-		t.Errorf("%d failed, want 2", got)
+	if failed, served := u.Failed(Everything), u.Served(Everything); failed != 2 || served != 1 {
+		t.Errorf("%d failed and %d served, want 2 and 1", failed, served)
+	}
+	if failed, served := u.Failed(NAR), u.Served(NAR); failed != 1 || served != 0 {
+		t.Errorf("of the NARs %d failed and %d served, want 1 and 0", failed, served)
 	}
 }
 

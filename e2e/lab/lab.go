@@ -89,6 +89,7 @@ func (h *homeDir) programs() (string, error) {
 		}
 		cmd := exec.CommandContext(context.Background(), "go", append(args, "./cmd/nar-p2pd", "./cmd/p2pctl")...)
 		cmd.Dir = moduleRoot()
+		ownGroup(cmd)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			h.buildErr = fmt.Errorf("build the programs: %w\n%s", err, out)
 		}

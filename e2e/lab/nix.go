@@ -108,6 +108,9 @@ func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, 
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err() // It was killed.
+		}
 		return out.String(), fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, said.String())
 	}
 	return out.String(), nil

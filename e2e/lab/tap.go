@@ -127,4 +127,3 @@ func (b *tappedBody) Read(p []byte) (int, error) {
 	b.e.Broken = err != nil && err != io.EOF //nolint:errorlint // a Read's io.EOF is not wrapped
 	return n, err
 }
-

@@ -1,0 +1,252 @@
+// Package faults tests that builds go on while upstreams fail: with every
+// version of Nix, in every way of lab.Fault, and with each kind of help at
+// hand. `make nix-faults` writes docs/nix-faults.md, which shows what each
+// version did.
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/e2e/lab"
+	"github.com/nar-p2p/nar-p2p/internal/closure"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+)
+
+const (
+	// deadline is the daemon's, for a narinfo.
+	deadline = 4 * time.Second
+	// atOnce is how many cases run at the same time. Most of them wait.
+	atOnce = "6"
+	// paths is the size of the closure.
+	paths = 12
+	// largeSize is more than the daemon holds back until it is verified, in
+	// bytes. So Nix has the beginning of such a NAR when its source breaks off.
+	largeSize = 17 << 20
+	// midwayAfter is the number of requests that an upstream answers well before
+	// it begins to fail midway.
+	midwayAfter = 4
+)
+
+func TestMain(m *testing.M) {
+	// The command line still has the last word.
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		panic(err)
+	}
+	os.Exit(lab.Main(m))
+}
+
+// help is what there is beside the faulty upstream.
+type help string
+
+const (
+	secondUpstream    help = "second upstream"
+	secondSubstituter help = "second substituter"
+	peer              help = "peer"
+	// noDaemon is Nix without nar-p2p, with the faulty cache and a healthy one.
+	// It is there to compare with, and only run for the table.
+	noDaemon help = "no daemon"
+)
+
+// scope is which requests meet the fault.
+type scope string
+
+const (
+	everything scope = "everything"
+	// midway is everything, after the first requests.
+	midway   scope = "everything, midway"
+	narinfos scope = "narinfos"
+	nars     scope = "NARs"
+)
+
+// experiment is one case.
+type experiment struct {
+	version lab.Version
+	help    help
+	scope   scope
+	fault   lab.Fault
+}
+
+func (x experiment) String() string {
+	return fmt.Sprintf("%s/%s/%s %s", x.version.Name, x.help, x.fault, x.scope)
+}
+
+// experiments lists those of one version: as a rule those that differ most,
+// and all of them where the table is written and in the full run.
+func experiments(v lab.Version) (list []experiment) {
+	scopes := map[help][]scope{
+		secondUpstream:    {everything, nars},
+		secondSubstituter: {everything, nars},
+		peer:              {everything, midway},
+	}
+	if tableFile != "" || lab.Scale(0, 1) == 1 {
+		scopes[secondUpstream] = []scope{everything, midway, narinfos, nars}
+		scopes[secondSubstituter] = scopes[secondUpstream]
+	}
+	if tableFile != "" {
+		scopes[noDaemon] = []scope{everything, nars}
+	}
+	for _, help := range []help{noDaemon, secondUpstream, secondSubstituter, peer} {
+		for _, scope := range scopes[help] {
+			for _, fault := range lab.Faults() {
+				if fault.Reachable() || scope == everything || scope == midway {
+					list = append(list, experiment{v, help, scope, fault})
+				}
+			}
+		}
+	}
+	return list
+}
+
+// world is what all experiments share: a closure with a large NAR that is in
+// an upstream's folder, and that a peer provides.
+type world struct {
+	*lab.Lab
+	closure   *closure.Closure
+	cache     string
+	keys      []string
+	bootstrap *lab.Daemon
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Lab: lab.New(t)}
+	key, err := narinfo.GenerateSecretKey("faults-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.keys = []string{key.Public().String()}
+	w.cache = w.Dir("cache")
+	w.closure, err = closure.Generate(t.Context(), w.cache, closure.Config{
+		Paths: paths, Seed: 1, Key: key, LargeSize: largeSize, Compression: "zstd",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bootstrap = w.Daemon("bootstrap", lab.DaemonConfig{})
+	provider := w.Daemon("provider", lab.DaemonConfig{Bootstrap: w.bootstrap, Cache: w.cache, Keys: w.keys})
+	provider.WaitAnnounced(paths)
+	return w
+}
+
+// narBytes is the size of all NARs of the closure.
+func (w *world) narBytes() (n uint64) {
+	for _, r := range w.closure.Records {
+		n += uint64(r.NARSize)
+	}
+	return n
+}
+
+// scene is the machines of one experiment.
+type scene struct {
+	experiment
+	*world
+	faulty, healthy *lab.Upstream
+	nix             *lab.Nix
+	// daemon is nil without one; the tap stands before it.
+	daemon *lab.Daemon
+	tap    *lab.Tap
+}
+
+// scene makes the machines of an experiment.
+func (w *world) scene(t *testing.T, x experiment) *scene {
+	t.Helper()
+	l := lab.New(t)
+	s := &scene{experiment: x, world: w, faulty: l.Upstream(w.cache), healthy: l.Upstream(w.cache)}
+	cfg := lab.DaemonConfig{
+		Profile: "off", Upstreams: []string{s.faulty.URL}, Keys: w.keys,
+		Flags: []string{"--substituter-deadline=" + deadline.String()},
+	}
+	substituters := []string{s.healthy.URL}
+	switch x.help {
+	case noDaemon:
+		substituters = []string{s.faulty.URL, s.healthy.URL}
+	case secondUpstream:
+		cfg.Upstreams = append(cfg.Upstreams, s.healthy.URL)
+		substituters = nil
+	case secondSubstituter:
+	case peer:
+		cfg.Profile, cfg.Bootstrap = "private", w.bootstrap
+		substituters = nil
+	}
+	if x.help != noDaemon {
+		s.daemon = l.Daemon("consumer", cfg)
+		s.tap = l.Tap(s.daemon.URL())
+		substituters = append([]string{s.tap.URL}, substituters...)
+	}
+	s.nix = l.Nix("nix", lab.NixConfig{Substituters: substituters, TrustedKeys: w.keys, Bin: x.version.Bin})
+	switch x.scope {
+	case everything:
+		s.faulty.Fail(x.fault, lab.Everything)
+	case midway:
+		s.faulty.FailAfter(midwayAfter, x.fault, lab.Everything)
+	case narinfos:
+		s.faulty.Fail(x.fault, lab.Narinfo)
+	case nars:
+		s.faulty.Fail(x.fault, lab.NAR)
+	}
+	return s
+}
+
+// outcome is what came of an experiment.
+type outcome struct {
+	took time.Duration
+	// err is Nix's.
+	err error
+	// givers of NARs.
+	faulty, healthy, peer bool
+}
+
+// substitute lets Nix substitute the closure, for patience at most.
+func (s *scene) substitute(t *testing.T, patience time.Duration) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	began := time.Now()
+	_, err := s.nix.Run(ctx, "nix-store", "--realise", s.closure.Root().StorePath.String())
+	o := outcome{
+		took: time.Since(began), err: err,
+		faulty: s.faulty.Served(lab.NAR) > 0, healthy: s.healthy.Served(lab.NAR) > 0,
+	}
+	if s.fault == lab.Slow && s.faulty.Failed(lab.NAR) > 0 {
+		o.faulty = true
+	}
+	if s.daemon != nil {
+		o.peer = s.daemon.Status().NARBytes["peer"] > 0
+	}
+	return o
+}
+
+func TestBuildsGoOnWhileUpstreamsFail(t *testing.T) {
+	w := newWorld(t)
+	results := newTable(w.Versions())
+	// The group ends when the last of its parallel tests has.
+	t.Run("all", func(t *testing.T) {
+		for _, version := range results.versions {
+			for _, x := range experiments(version) {
+				t.Run(x.String(), func(t *testing.T) {
+					t.Parallel()
+					s := w.scene(t, x)
+					if x.help == noDaemon {
+						results.add(x, s.substitute(t, lookOn))
+						return
+					}
+					o := s.substitute(t, lab.Patience)
+					t.Logf("%v: %s", x, o)
+					results.add(x, o)
+					s.check(t, o)
+				})
+			}
+		}
+	})
+	if tableFile == "" || t.Failed() {
+		return
+	}
+	if err := os.WriteFile(tableFile, results.document(), 0o644); err != nil {
+		t.Error(err)
+	}
+}

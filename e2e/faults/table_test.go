@@ -1,0 +1,138 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/e2e/lab"
+)
+
+// tableFile is where the table is written, or "".
+var tableFile = os.Getenv("TEST_NIX_FAULTS_TABLE")
+
+// lookOn is how long Nix is watched without a daemon. Nobody waits longer for
+// a download to begin.
+const lookOn = time.Minute
+
+// table is the document about the outcomes.
+type table struct {
+	versions []lab.Version
+
+	mu       sync.Mutex
+	outcomes map[experiment]outcome
+}
+
+func newTable(versions []lab.Version) *table {
+	return &table{versions: versions, outcomes: make(map[experiment]outcome)}
+}
+
+func (tb *table) add(x experiment, o outcome) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.outcomes[x] = o
+}
+
+// sections are the parts of the document.
+func sections() []section {
+	return []section{
+		{noDaemon, "Without nar-p2p", "`substituters` lists the failing cache and then a healthy one. `fallback` is off, as by default."},
+		{secondUpstream, "nar-p2p has a second upstream", "`substituters` lists the daemon alone. It has two upstreams: the failing one, and then a healthy one."},
+		{secondSubstituter, "nar-p2p has nothing else, Nix has a second substituter", "The daemon's only upstream fails. `substituters` lists the daemon and then a healthy cache."},
+		{peer, "A peer holds the closure", "The daemon's only upstream fails, and `substituters` lists the daemon alone. A peer, found through the DHT, holds everything."},
+	}
+}
+
+type section struct {
+	help        help
+	title, text string
+}
+
+// document returns the whole table.
+func (tb *table) document() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `<!-- Written by "make nix-faults" from what it measured. -->
+# What Nix does while upstreams fail
+
+Each cell is one run of `+"`nix-store --realise`"+`, which substitutes a closure of %d paths into an empty store, with a NAR
+of %d MiB among them; the time is the whole run's. What fails is *everything* that the upstream sends, everything from
+*midway* on (after its first %d answers), its *narinfos* alone, or its *NARs* alone. The last column says who gave the
+NARs. The daemon's deadline for a narinfo (`+"`substituter.deadline`"+`) was %v here.
+
+In every run with nar-p2p the build went on, Nix saw no other answers to its questions for narinfos than 200 and 404, and
+asked for none twice. `+"`make test`"+` checks that.
+`, paths, largeSize>>20, midwayAfter, deadline)
+	for _, s := range sections() {
+		tb.writeSection(&b, s)
+	}
+	return b.Bytes()
+}
+
+func (tb *table) writeSection(b *bytes.Buffer, s section) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| the upstream | what fails |", s.title, s.text)
+	for _, v := range tb.versions {
+		fmt.Fprintf(b, " Nix %s |", v.Name)
+	}
+	fmt.Fprintf(b, " NARs from |\n| --- | --- |%s\n", strings.Repeat(" --- |", len(tb.versions)+1))
+	for _, row := range experiments(tb.versions[0]) {
+		if row.help != s.help {
+			continue
+		}
+		fmt.Fprintf(b, "| %s | %s |", row.fault, row.scope)
+		givers := make(map[string]bool)
+		for _, v := range tb.versions {
+			row.version = v
+			o, ran := tb.outcomes[row]
+			if !ran {
+				fmt.Fprint(b, " not run |")
+				continue
+			}
+			fmt.Fprintf(b, " %s |", o)
+			maps.Copy(givers, o.givers(row.help))
+		}
+		fmt.Fprintf(b, " %s |\n", strings.Join(slices.Sorted(maps.Keys(givers)), ", "))
+	}
+}
+
+// String is what a cell of the table says.
+func (o outcome) String() string {
+	switch {
+	case errors.Is(o.err, context.DeadlineExceeded):
+		return fmt.Sprintf("no end within %.0f s", o.took.Seconds())
+	case o.err != nil:
+		return "fails after " + rounded(o.took)
+	}
+	return rounded(o.took)
+}
+
+// rounded is to whole seconds: the rest is the machine's.
+func rounded(d time.Duration) string {
+	if d < time.Second {
+		return "under 1 s"
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+func (o outcome) givers(h help) map[string]bool {
+	names := make(map[string]bool)
+	if o.faulty {
+		names["failing upstream"] = true
+	}
+	if o.healthy && h == secondUpstream {
+		names["second upstream"] = true
+	}
+	if o.healthy && h != secondUpstream {
+		names["second substituter"] = true
+	}
+	if o.peer {
+		names["peer"] = true
+	}
+	return names
+}
