@@ -13,6 +13,9 @@ PROTOC_GEN_GO_VERSION := v1.36.12
 # What the tests need from the system, as Debian names it.
 DEBIAN_PACKAGES := bubblewrap gcc iproute2 nftables nix-bin
 
+# What the benchmarks compare with, and measure by.
+BENCH_PACKAGES := nginx-light wrk
+
 FUZZTIME ?= 1m
 
 .PHONY: all
@@ -68,6 +71,11 @@ generated: generate
 	@git diff --exit-code --stat -- '*.pb.go' docs || \
 	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
 
+.PHONY: bench
+bench: deps ## Measure speed beside baselines; ONLY=line, OUT=file for JSON.
+	.ci/deps $(BENCH_PACKAGES)
+	@$(GO) run ./e2e/bench
+
 .PHONY: nix-faults
 nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Nix.
 	TEST_NIX_FAULTS_TABLE='$(CURDIR)/docs/nix-faults.md' $(GO) test -count=1 -timeout 60m ./e2e/faults
@@ -87,6 +95,7 @@ fmt: $(GOLANGCI)
 .PHONY: deps
 deps: ## Install what the tests need from the system.
 	.ci/deps $(DEBIAN_PACKAGES)
+	@.ci/nix-versions >/dev/null
 
 $(GOLANGCI):
 	GOBIN='$(TOOLS)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -85,7 +85,7 @@ func (tb *table) writeSection(b *bytes.Buffer, s section) {
 		if row.help != s.help {
 			continue
 		}
-		fmt.Fprintf(b, "| %s | %s |", row.fault, row.scope)
+		fmt.Fprintf(b, "| %s | %s |", row.fault, row.what())
 		givers := make(map[string]bool)
 		for _, v := range tb.versions {
 			row.version = v
@@ -99,6 +99,14 @@ func (tb *table) writeSection(b *bytes.Buffer, s section) {
 		}
 		fmt.Fprintf(b, " %s |\n", strings.Join(slices.Sorted(maps.Keys(givers)), ", "))
 	}
+}
+
+// what says what fails.
+func (x experiment) what() string {
+	if x.onlyLarge() {
+		return string(x.scope) + " (only the large one is wanted)"
+	}
+	return string(x.scope)
 }
 
 // String is what a cell of the table says.

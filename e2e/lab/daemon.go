@@ -163,13 +163,12 @@ func (d *Daemon) Start() {
 		d.lab.t.Fatalf("lab: %v", err)
 	}
 	defer func() { _ = log.Close() }() // The child has its own.
-	bin, err := d.lab.home.programs()
-	if err != nil {
+	if err := d.lab.home.programs(); err != nil {
 		d.lab.t.Fatalf("lab: %v", err)
 	}
 	// Not the test's context: the daemon ends in the clean-up, where its log is
 	// complete.
-	d.cmd = d.host.command(context.Background(), filepath.Join(bin, "nar-p2pd"),
+	d.cmd = d.host.command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
 		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
@@ -241,7 +240,7 @@ func (d *Daemon) Status() control.Status {
 // Ctl runs p2pctl against the daemon and returns its standard output. The
 // error holds what it said on standard error.
 func (d *Daemon) Ctl(args ...string) (string, error) {
-	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.home.dir, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
+	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.bin, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {

@@ -50,6 +50,8 @@ type Lab struct {
 	t    T
 	dir  string
 	home *homeDir
+	// bin is where the programs are once a daemon was started.
+	bin string
 }
 
 // New makes an empty lab for t.
@@ -70,7 +72,7 @@ func New(t T) *Lab {
 			t.Logf("lab: %v", err)
 		}
 	})
-	return &Lab{t: t, dir: dir, home: home}
+	return &Lab{t: t, dir: dir, home: home, bin: home.dir}
 }
 
 // Main runs a package's tests and then Clean.
@@ -80,8 +82,8 @@ func Main(m *testing.M) int {
 }
 
 // programs builds nar-p2pd and p2pctl once for all tests of the process, with
-// the race detector where the tests have it. It returns their folder.
-func (h *homeDir) programs() (string, error) {
+// the race detector where the tests have it.
+func (h *homeDir) programs() error {
 	h.build.Do(func() {
 		args := []string{"build", "-o", h.dir + "/"}
 		if raceEnabled {
@@ -94,7 +96,7 @@ func (h *homeDir) programs() (string, error) {
 			h.buildErr = fmt.Errorf("build the programs: %w\n%s", err, out)
 		}
 	})
-	return h.dir, h.buildErr
+	return h.buildErr
 }
 
 // moduleRoot returns the folder with go.mod.

@@ -124,6 +124,6 @@ func (b *tappedBody) Read(p []byte) (int, error) {
 	b.tap.mu.Lock()
 	defer b.tap.mu.Unlock()
 	b.e.Bytes += int64(n)
-	b.e.Broken = err != nil && err != io.EOF //nolint:errorlint // a Read's io.EOF is not wrapped
+	b.e.Broken = err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
