@@ -103,14 +103,16 @@ func experiments(v lab.Version) (list []experiment) {
 	return list
 }
 
-// world is what all experiments share: a closure with a large NAR that is in
-// an upstream's folder, and that a peer provides.
+// world is what all experiments share: closures that are in an upstream's
+// folder, and that a peer provides.
 type world struct {
 	*lab.Lab
-	closure   *closure.Closure
-	cache     string
-	keys      []string
-	bootstrap *lab.Daemon
+	// large has a NAR of largeSize among its own, and is there for the faults
+	// that break off NARs.
+	small, large *closure.Closure
+	cache        string
+	keys         []string
+	bootstrap    *lab.Daemon
 }
 
 func newWorld(t *testing.T) *world {
@@ -122,30 +124,27 @@ func newWorld(t *testing.T) *world {
 	}
 	w.keys = []string{key.Public().String()}
 	w.cache = w.Dir("cache")
-	w.closure, err = closure.Generate(t.Context(), w.cache, closure.Config{
-		Paths: paths, Seed: 1, Key: key, LargeSize: largeSize, Compression: "zstd",
-	})
-	if err != nil {
-		t.Fatal(err)
+	generate := func(seed uint64, largeSize int64) *closure.Closure {
+		c, err := closure.Generate(t.Context(), w.cache, closure.Config{
+			Paths: paths, Seed: seed, Key: key, LargeSize: largeSize, Compression: "zstd",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
+	w.small, w.large = generate(1, 0), generate(2, largeSize)
 	w.bootstrap = w.Daemon("bootstrap", lab.DaemonConfig{})
 	provider := w.Daemon("provider", lab.DaemonConfig{Bootstrap: w.bootstrap, Cache: w.cache, Keys: w.keys})
-	provider.WaitAnnounced(paths)
+	provider.WaitAnnounced(2 * paths)
 	return w
-}
-
-// narBytes is the size of all NARs of the closure.
-func (w *world) narBytes() (n uint64) {
-	for _, r := range w.closure.Records {
-		n += uint64(r.NARSize)
-	}
-	return n
 }
 
 // scene is the machines of one experiment.
 type scene struct {
 	experiment
 	*world
+	closure         *closure.Closure
 	faulty, healthy *lab.Upstream
 	nix             *lab.Nix
 	// daemon is nil without one; the tap stands before it.
@@ -157,7 +156,10 @@ type scene struct {
 func (w *world) scene(t *testing.T, x experiment) *scene {
 	t.Helper()
 	l := lab.New(t)
-	s := &scene{experiment: x, world: w, faulty: l.Upstream(w.cache), healthy: l.Upstream(w.cache)}
+	s := &scene{experiment: x, world: w, closure: w.large, faulty: l.Upstream(w.cache), healthy: l.Upstream(w.cache)}
+	if x.scope == everything || x.scope == narinfos {
+		s.closure = w.small
+	}
 	cfg := lab.DaemonConfig{
 		Profile: "off", Upstreams: []string{s.faulty.URL}, Keys: w.keys,
 		Flags: []string{"--substituter-deadline=" + deadline.String()},
@@ -201,6 +203,14 @@ func (s *scene) target() nix.StorePath {
 		return s.closure.Records[0].StorePath
 	}
 	return s.closure.Root().StorePath
+}
+
+// narBytes is the size of all NARs of the closure.
+func (s *scene) narBytes() (n uint64) {
+	for _, r := range s.closure.Records {
+		n += uint64(r.NARSize)
+	}
+	return n
 }
 
 func (x experiment) onlyLarge() bool {

@@ -61,8 +61,8 @@ func (tb *table) document() []byte {
 	fmt.Fprintf(&b, `<!-- Written by "make nix-faults" from what it measured. -->
 # What Nix does while upstreams fail
 
-Each cell is one run of `+"`nix-store --realise`"+`, which substitutes a closure of %d paths into an empty store, with a NAR
-of %d MiB among them; the time is the whole run's. What fails is *everything* that the upstream sends, everything from
+Each cell is one run of `+"`nix-store --realise`"+`, which substitutes a closure of %d paths into an empty store; where
+NARs fail, or things fail midway, one of them has %d MiB. The time is the whole run's. What fails is *everything* that the upstream sends, everything from
 *midway* on (after its first %d answers), its *narinfos* alone, or its *NARs* alone. The last column says who gave the
 NARs. The daemon's deadline for a narinfo (`+"`substituter.deadline`"+`) was %v here.
 
