@@ -12,10 +12,10 @@ const (
 	// grace is what a slow machine may add to the daemon's deadline. Without a
 	// deadline a client would wait for minutes.
 	grace = 10 * time.Second
-	// slowAnswers is how many narinfos may take the daemon more than half of the
-	// deadline before it knows of an upstream that hangs. Nix asks for the root
-	// alone; that it is late must be nearly the end of it.
-	slowAnswers = 3
+	// lateAnswers is how many narinfos may take the daemon the whole deadline
+	// before it knows of an upstream that hangs. Nix asks for the root alone; that
+	// it is late must be nearly the end of it. Midway all may be under way.
+	lateAnswers = 3
 	// triesEach is how often a failing upstream may be asked for one narinfo: an
 	// HTTP client tries once more where an idle connection has gone. A redirect
 	// counts as a try.
@@ -40,7 +40,7 @@ func (s *scene) check(t *testing.T, o outcome) {
 func (s *scene) checkAnswers(t *testing.T) {
 	t.Helper()
 	asked := make(map[string]bool)
-	slow := 0
+	late := 0
 	for _, e := range s.tap.Exchanges(lab.Narinfo) {
 		if e.Status != http.StatusOK && e.Status != http.StatusNotFound {
 			t.Errorf("%s was answered with %d", e.Path, e.Status)
@@ -49,19 +49,18 @@ func (s *scene) checkAnswers(t *testing.T) {
 			t.Errorf("%s was asked for again", e.Path)
 		}
 		asked[e.Path] = true
-		if e.Took > deadline+grace {
+		if e.Took > s.deadline()+grace {
 			t.Errorf("%s took %v", e.Path, e.Took)
 		}
-		if e.Took > deadline/2 {
-			slow++
+		if e.Took >= s.deadline() {
+			late++
 		}
 	}
 	if len(asked) == 0 {
 		t.Error("the daemon was asked for no narinfo")
 	}
-	// One that is only slow is waited for where there is no other source.
-	if s.fault != lab.Slow && slow > slowAnswers {
-		t.Errorf("%d narinfos took more than half of the deadline, want at most %d", slow, slowAnswers)
+	if s.scope != midway && late > lateAnswers {
+		t.Errorf("%d narinfos took the whole deadline, want at most %d", late, lateAnswers)
 	}
 	tries := triesEach * len(asked)
 	if s.fault == lab.RedirectLoop {
