@@ -29,9 +29,6 @@ func (s *scene) check(t *testing.T, o outcome) {
 	if o.err != nil {
 		t.Errorf("the build does not go on: %v", o.err)
 	}
-	if s.fault.Reachable() && s.faulty.Failed(lab.Everything) == 0 {
-		t.Error("the upstream never failed: the test shows nothing")
-	}
 	s.checkAnswers(t)
 	s.checkGivers(t, o)
 }
@@ -59,7 +56,9 @@ func (s *scene) checkAnswers(t *testing.T) {
 	if len(asked) == 0 {
 		t.Error("the daemon was asked for no narinfo")
 	}
-	if s.scope != midway && late > lateAnswers {
+	// One that is only slow is waited for where there is no other.
+	waitedFor := s.fault == lab.Slow && s.help == secondSubstituter
+	if s.scope != midway && !waitedFor && late > lateAnswers {
 		t.Errorf("%d narinfos took the whole deadline, want at most %d", late, lateAnswers)
 	}
 	tries := triesEach * len(asked)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
@@ -38,6 +39,27 @@ func (tb *table) add(x experiment, o outcome) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	tb.outcomes[x] = o
+}
+
+// checkFailed checks that most upstreams have failed indeed. A single one may
+// not have been needed, since a second one was quicker.
+func (tb *table) checkFailed(t *testing.T) {
+	t.Helper()
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	ran, failed := make(map[string]int), make(map[string]int)
+	for x, o := range tb.outcomes {
+		kind := fmt.Sprintf("%s of an upstream beside a %s", x.scope, x.help)
+		ran[kind]++
+		if o.failed {
+			failed[kind]++
+		}
+	}
+	for kind, n := range ran {
+		if failed[kind] <= n/2 {
+			t.Errorf("%s: only %d of %d have failed: the test shows nothing", kind, failed[kind], n)
+		}
+	}
 }
 
 // sections are the parts of the document.
