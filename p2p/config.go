@@ -21,6 +21,7 @@ import (
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -68,10 +69,15 @@ type Config struct {
 	Bootstrap []peer.AddrInfo
 	// Peers are kept connected.
 	Peers []peer.AddrInfo
-	// Allow lists the peers that are no strangers. In a private network, if not
-	// empty, it is the list of its members: nobody else is connected with, but
-	// for Bootstrap and Peers.
-	Allow []peer.ID
+	// Allow lists the peers that are no strangers, and AllowFile, if not "", is a
+	// file with more of them, see package allow. In a private network, if there
+	// is either, they are its members: nobody else is connected with, but for
+	// Bootstrap and Peers.
+	Allow     []peer.ID
+	AllowFile string
+	// PSK, if not nil, is the key without which nobody can connect in a private
+	// network. There is no QUIC then.
+	PSK pnet.PSK
 	// Infrastructure marks a node with a public address that relays for others
 	// and tells them how reachable they are.
 	Infrastructure bool
@@ -96,6 +102,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("profile public is not for the private network %q", c.Network)
 	case c.Network == "" || len(c.Network) > maxNetworkName || strings.Trim(c.Network, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return fmt.Errorf("network %.80q is not 1 to %d characters of a-z, 0-9 and -", c.Network, maxNetworkName)
+	case c.PSK != nil && !c.private():
+		return errors.New("the public network has no pre-shared key")
 	case c.Identity == nil:
 		return errors.New("no identity")
 	case c.Datastore == nil:
@@ -109,20 +117,6 @@ func (c *Config) bootstrap() []peer.AddrInfo {
 		return dht.GetDefaultBootstrapPeerAddrInfos()
 	}
 	return c.Bootstrap
-}
-
-// members returns the only peers to connect with, or nil for everyone.
-func (c *Config) members() []peer.ID {
-	if !c.private() || len(c.Allow) == 0 {
-		return nil
-	}
-	members := append([]peer.ID(nil), c.Allow...)
-	for _, known := range [][]peer.AddrInfo{c.Bootstrap, c.Peers} {
-		for _, info := range known {
-			members = append(members, info.ID)
-		}
-	}
-	return members
 }
 
 // role is the node's part in the DHT.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/narstore/share"
+	"github.com/nar-p2p/nar-p2p/p2p/allow"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/locate"
@@ -35,8 +36,10 @@ type Node struct {
 	cfg     Config
 	shelf   Shelf
 	log     *zap.Logger
-	allowed map[peer.ID]struct{}
-	ready   chan struct{}
+	allowed *allow.List
+	// configured holds Bootstrap and Peers, which are connected with in any case.
+	configured map[peer.ID]struct{}
+	ready      chan struct{}
 	// live is nil while Run does not run.
 	live atomic.Pointer[live]
 }
@@ -67,19 +70,45 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
 	n := &Node{
-		cfg:     cfg,
-		shelf:   shelf,
-		log:     log.Named("p2p"),
-		allowed: make(map[peer.ID]struct{}, len(cfg.Allow)),
-		ready:   make(chan struct{}),
+		cfg:        cfg,
+		shelf:      shelf,
+		log:        log.Named("p2p"),
+		configured: make(map[peer.ID]struct{}),
+		ready:      make(chan struct{}),
 	}
-	for _, p := range cfg.Allow {
-		n.allowed[p] = struct{}{}
+	var err error
+	if n.allowed, err = allow.Open(cfg.AllowFile, cfg.Allow, n.log); err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
 	}
-	if cfg.private() && len(cfg.Allow) == 0 {
+	for _, infos := range [][]peer.AddrInfo{cfg.Bootstrap, cfg.Peers} {
+		for _, info := range infos {
+			n.configured[info.ID] = struct{}{}
+		}
+	}
+	if cfg.private() && !n.allowed.Exists() && cfg.PSK == nil {
 		n.log.Warn("private network without an allow-list: whoever knows its name is answered", zap.String("network", cfg.Network))
 	}
+	if err := n.dropQUIC(); err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
 	return n, nil
+}
+
+// dropQUIC leaves out what cannot be listened on with a pre-shared key.
+func (n *Node) dropQUIC() error {
+	if n.cfg.PSK == nil {
+		return nil
+	}
+	left, dropped := narhost.WithoutQUIC(n.cfg.Listen)
+	switch {
+	case len(dropped) == 0:
+		return nil
+	case len(left) == 0:
+		return errors.New("a network with a pre-shared key has no QUIC: listen on a TCP address")
+	}
+	n.cfg.Listen = left
+	n.log.Info("not listening on QUIC, which cannot carry a pre-shared key", zap.Stringers("addresses", dropped))
+	return nil
 }
 
 // Ready is closed once the node listens.
@@ -117,7 +146,8 @@ func (n *Node) start() (*live, error) {
 	hostCfg := &narhost.Config{
 		Identity:       cfg.Identity,
 		Listen:         cfg.Listen,
-		Members:        cfg.members(),
+		Member:         n.membership(),
+		PSK:            cfg.PSK,
 		LANOnly:        cfg.Profile == LAN,
 		Infrastructure: cfg.Infrastructure,
 		Protocols:      exchange.Protocols(prefix),
@@ -196,6 +226,7 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
+	g.Go(func() error { return l.allowed.Run(ctx, l.dropOutsiders) })
 	if !narhost.OnlyLoopback(l.cfg.Listen) {
 		g.Go(func() error { return l.discover(ctx) })
 	}
@@ -210,12 +241,36 @@ func (l *live) close() error {
 	return err
 }
 
+// exclusive reports whether the allow-list says who may connect at all.
+func (n *Node) exclusive() bool { return n.cfg.private() && n.allowed.Exists() }
+
+// membership tells of the only peers to connect with, or is nil for everyone.
+func (n *Node) membership() func(peer.ID) bool {
+	if !n.exclusive() {
+		return nil
+	}
+	return func(p peer.ID) bool {
+		_, configured := n.configured[p]
+		return configured || n.familiar(p)
+	}
+}
+
+// dropOutsiders closes the connections with those that the allow-list no longer
+// names.
+func (l *live) dropOutsiders() {
+	if member := l.membership(); member != nil {
+		if dropped := narhost.DropOutsiders(l.host, member); dropped > 0 {
+			l.log.Info("disconnected from peers that the allow-list no longer names", zap.Int("peers", dropped))
+		}
+	}
+}
+
 // admit reports whether a peer gets answers.
 func (n *Node) admit(p peer.ID, addr ma.Multiaddr) bool {
 	if n.cfg.Profile == LAN && !narhost.IsLAN(addr) {
 		return false
 	}
-	return !n.cfg.private() || len(n.allowed) == 0 || n.familiar(p)
+	return !n.exclusive() || n.familiar(p)
 }
 
 // trusted reports whether a peer's word on a manifest counts before others'.
@@ -224,10 +279,7 @@ func (n *Node) trusted(p peer.ID, addr ma.Multiaddr) bool {
 }
 
 // familiar reports whether a peer is in the allow-list.
-func (n *Node) familiar(p peer.ID) bool {
-	_, ok := n.allowed[p]
-	return ok
-}
+func (n *Node) familiar(p peer.ID) bool { return n.allowed.Has(p) }
 
 // reachable is what libp2p knows of the node's reachability.
 func (l *live) reachable() network.Reachability { return network.Reachability(l.reachability.Load()) }

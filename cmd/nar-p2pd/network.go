@@ -31,7 +31,8 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		Profile:        p2p.Profile(cfg.Profile),
 		Network:        cfg.Network,
 		Identity:       identity,
-		Infrastructure: cfg.P2P.Infrastructure,
+		Infrastructure: cfg.Role == config.RoleInfrastructure,
+		AllowFile:      cfg.P2P.AllowFile,
 		Datastore:      db.Datastore,
 		UserAgent:      "nar-p2p/" + version.String(),
 		Registerer:     metrics,
@@ -55,6 +56,11 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 			return nil, fmt.Errorf("p2p.allow: %q: %w", text, err)
 		}
 		node.Allow = append(node.Allow, id)
+	}
+	if cfg.P2P.PSKFile != "" {
+		if node.PSK, err = host.LoadPSK(cfg.P2P.PSKFile); err != nil {
+			return nil, fmt.Errorf("p2p.psk_file: %w", err)
+		}
 	}
 	return node, nil
 }

@@ -34,8 +34,34 @@ func TestVisible(t *testing.T) {
 				Profile: config.ProfilePrivate, Network: "team",
 				P2P: config.P2P{Allow: []string{"a", "b"}}, Share: config.Share{PublicKeys: []string{"team-1:abc", "cache-1:def"}},
 			},
-			"The 2 peers of p2p.allow can see which packages signed by team-1 or cache-1 this address holds and looks for.",
+			"The peers of p2p.allow can see which packages signed by team-1 or cache-1 this address holds and looks for.",
 			"Nobody else in network team is answered.",
+		},
+		"private, closed by a file": {
+			config.Config{
+				Profile: config.ProfilePrivate, Network: "team",
+				P2P: config.P2P{AllowFile: "/etc/allow", PSKFile: "/etc/psk"}, Share: config.Share{PublicKeys: []string{"team-1:abc"}},
+			},
+			"The peers of /etc/allow can see which packages signed by team-1 this address holds and looks for.",
+			"Nobody else in network team is answered.",
+		},
+		"private, with a key": {
+			config.Config{
+				Profile: config.ProfilePrivate, Network: "team",
+				P2P: config.P2P{PSKFile: "/etc/psk"}, Share: config.Share{PublicKeys: []string{"team-1:abc"}},
+			},
+			"Whoever has the key of network team can see which packages signed by team-1 this address holds and looks for.",
+			"To answer some of them only, list these in p2p.allow.",
+		},
+		"infrastructure": {
+			config.Config{Profile: config.ProfilePrivate, Network: "team", Role: config.RoleInfrastructure},
+			"Whoever is in the team network can see that this address helps its nodes to find and reach each other.",
+			"It has no store, so nothing is shared.",
+		},
+		"consume, delegated": {
+			config.Config{Profile: config.ProfileConsume, Network: "public", RoutingEndpoints: []string{"https://r.example"}},
+			"Whoever is asked in the public network sees this address and which packages it looks for.",
+			"Nothing is shared or announced. The operators of routing_endpoints can see which packages this address looks for.",
 		},
 		"public": {
 			config.Config{Profile: config.ProfilePublic, Network: "public", Share: config.Share{PublicKeys: []string{config.CacheNixOSKey}}},

@@ -46,7 +46,8 @@ type DaemonConfig struct {
 	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
 	// that is a binary cache.
 	StoreRoot, Cache string
-	// Infrastructure makes it a node that serves the DHT in any case.
+	// Infrastructure makes it a node that serves the DHT in any case, and has no
+	// store.
 	Infrastructure bool
 	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
 	// strangers are never asked for.
@@ -95,6 +96,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	if c.Profile != "" {
 		line("profile = %q", c.Profile)
 	}
+	if c.Infrastructure {
+		line("role = \"infrastructure\"")
+	}
 	if len(c.Upstreams)+len(c.PrivateUpstreams) == 0 {
 		line("upstream = []")
 	}
@@ -103,9 +107,6 @@ func (c *DaemonConfig) toml(socket string) string {
 	line("[substituter]\nlisten = \"127.0.0.1:0\"")
 	line("[p2p]")
 	list("listen", []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"})
-	if c.Infrastructure {
-		line("infrastructure = true")
-	}
 	if c.Bootstrap != nil {
 		list("bootstrap", c.Bootstrap.Addrs())
 	} else {

@@ -124,3 +124,18 @@ func checkURL(s string) error {
 	}
 	return nil
 }
+
+// checkEndpoint wants the root of a server: the API's own path is added.
+func checkEndpoint(s string) error {
+	if err := checkURL(s); err != nil {
+		return err
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return err
+	}
+	if path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/routing/v1"); path != "" {
+		return fmt.Errorf("has the path %s, and only /routing/v1 may be one", path)
+	}
+	return nil
+}

@@ -43,15 +43,37 @@ const (
 	StoreNone  = "none"
 )
 
+// The roles of a node.
+const (
+	// RoleNode is that of a machine with work of its own.
+	RoleNode = "node"
+	// RoleInfrastructure is that of one that is there to help others connect.
+	RoleInfrastructure = "infrastructure"
+)
+
+// The ways to find out who provides what.
+const (
+	RoutingDHT       = "dht"
+	RoutingDelegated = "delegated"
+	RoutingBoth      = "both"
+)
+
 // CacheNixOSKey is the key of cache.nixos.org, the default for what is trusted
 // and for what is shared.
 const CacheNixOSKey = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
 
 // Config is every setting of the daemon, checked. settings.go documents them.
 type Config struct {
-	Profile     Profile
-	Network     string
-	StateDir    string
+	Profile  Profile
+	Network  string
+	Role     string
+	StateDir string
+	// Routing is RoutingDHT, RoutingDelegated or RoutingBoth; RoutingEndpoints
+	// are for the latter two. ServeRouting is "" where nothing is served.
+	Routing          string
+	RoutingEndpoints []string
+	ServeRouting     string
+
 	Log         Log
 	Store       Store
 	Substituter Substituter
@@ -96,10 +118,12 @@ type Substituter struct {
 type P2P struct {
 	Listen []string
 	// Bootstrap is nil where nothing was given, which is not the same as empty.
-	Bootstrap      []string
-	Peers          []string
-	Allow          []string
-	Infrastructure bool
+	Bootstrap []string
+	Peers     []string
+	// Allow and AllowFile make up the allow-list together.
+	Allow     []string
+	AllowFile string
+	PSKFile   string
 }
 
 // Share says which paths may leave the machine.
@@ -146,6 +170,8 @@ type Control struct {
 func defaults() *Config {
 	return &Config{
 		Network:     PublicNetwork,
+		Role:        RoleNode,
+		Routing:     RoutingDHT,
 		Log:         Log{Level: "info", Format: "console"},
 		Store:       Store{Kind: StoreAuto, Dir: "/nix/store"},
 		Substituter: Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second},
@@ -180,7 +206,7 @@ func (c *Config) finish(env environment) error {
 	if err := checkSocket(c.Control.Socket); err != nil {
 		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
 	}
-	return errors.Join(c.checkNetwork(), c.checkStore(), c.checkShare(), c.checkTrust())
+	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust())
 }
 
 func (c *Config) checkNetwork() error {
@@ -190,6 +216,42 @@ func (c *Config) checkNetwork() error {
 		return errors.New(`profile: "private" needs a named network: set network to a name of your own`)
 	case c.Profile == ProfilePublic && named:
 		return fmt.Errorf(`profile: "public" is for the public network, and network is %q: set profile to "private"`, c.Network)
+	case c.P2P.PSKFile != "" && !named:
+		return errors.New("p2p.psk_file: the public network has no key: set network to a name of your own")
+	}
+	return nil
+}
+
+// hasDHT reports whether the profile takes part in a DHT at all.
+func (c *Config) hasDHT() bool { return c.Profile != ProfileOff && c.Profile != ProfileLAN }
+
+// checkRole refuses what infrastructure is not for, and leaves out its store.
+func (c *Config) checkRole() error {
+	if c.Role != RoleInfrastructure {
+		return nil
+	}
+	if c.Profile != ProfilePublic && c.Profile != ProfilePrivate {
+		return fmt.Errorf(`role: "infrastructure" serves a whole network, and profile is %q: leave one of them out`, c.Profile)
+	}
+	if c.Store.Kind != StoreAuto && c.Store.Kind != StoreNone || c.Store.Cache != "" {
+		return errors.New(`role: "infrastructure" has no store: leave out the settings of store, or let a second node serve it`)
+	}
+	c.Store.Kind = StoreNone
+	return nil
+}
+
+func (c *Config) checkRouting() error {
+	switch {
+	case c.Routing == RoutingDHT && len(c.RoutingEndpoints) > 0:
+		return errors.New(`routing_endpoints: are set, but routing is "dht": set it to "both", or to "delegated" to do without the DHT`)
+	case c.Routing != RoutingDHT && len(c.RoutingEndpoints) == 0:
+		return fmt.Errorf("routing: %q needs routing_endpoints, the URLs to ask", c.Routing)
+	case c.Routing != RoutingDHT && !c.hasDHT():
+		return fmt.Errorf("routing: is %q, but profile %q asks nobody beyond the local network", c.Routing, c.Profile)
+	case c.Role == RoleInfrastructure && c.Routing != RoutingDHT:
+		return fmt.Errorf(`routing: is %q, but role "infrastructure" is there to serve the DHT`, c.Routing)
+	case c.ServeRouting != "" && (c.Routing == RoutingDelegated || !c.hasDHT()):
+		return errors.New("serve_routing: answers from the DHT, in which this node takes no part: see profile and routing")
 	}
 	return nil
 }

@@ -42,6 +42,8 @@ func TestDefaults(t *testing.T) {
 	want := &config.Config{
 		Profile:     config.ProfilePublic,
 		Network:     "public",
+		Role:        "node",
+		Routing:     "dht",
 		StateDir:    "/home/u/.local/state/nar-p2p",
 		Log:         config.Log{Level: "info", Format: "console"},
 		Store:       config.Store{Kind: "auto", Dir: "/nix/store"},
@@ -64,6 +66,10 @@ func TestEveryKeyFromFile(t *testing.T) {
 	const file = `
 profile = "private"
 network = "team-7"
+role = "node"
+routing = "both"
+routing_endpoints = ["https://u:p@routing.example.org", "http://[::1]:8462/routing/v1/"]
+serve_routing = "127.0.0.1:8462"
 state_dir = "/var/lib/x"
 [log]
 level = "debug"
@@ -86,7 +92,8 @@ listen = ["/ip4/127.0.0.1/tcp/0"]
 bootstrap = ["/ip4/192.0.2.1/tcp/8461/p2p/` + peerID + `"]
 peers = ["/dns4/example.org/udp/8461/quic-v1/p2p/` + peerID + `"]
 allow = ["` + peerID + `"]
-infrastructure = true
+allow_file = "/etc/nar-p2p/allow"
+psk_file = "/run/secrets/psk"
 [share]
 public_keys = []
 exclude = ["linux-*"]
@@ -117,19 +124,26 @@ socket = "/run/x/y.sock"
 	want := &config.Config{
 		Profile:  config.ProfilePrivate,
 		Network:  "team-7",
+		Role:     "node",
 		StateDir: "/var/lib/x",
-		Log:      config.Log{Level: "debug", Format: "json"},
+		Routing:  "both",
+		RoutingEndpoints: []string{
+			"https://u:p@routing.example.org", "http://[::1]:8462/routing/v1/",
+		},
+		ServeRouting: "127.0.0.1:8462",
+		Log:          config.Log{Level: "debug", Format: "json"},
 		Store: config.Store{
 			Kind: "nix", Dir: "/nix/store", Root: "/mnt", RealDir: "/mnt/elsewhere/store",
 			NixStateDir: "/mnt/elsewhere/var", DaemonSocket: "/mnt/socket",
 		},
 		Substituter: config.Substituter{Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}, RacePeers: true},
 		P2P: config.P2P{
-			Listen:         []string{"/ip4/127.0.0.1/tcp/0"},
-			Bootstrap:      []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
-			Peers:          []string{"/dns4/example.org/udp/8461/quic-v1/p2p/" + peerID},
-			Allow:          []string{peerID},
-			Infrastructure: true,
+			Listen:    []string{"/ip4/127.0.0.1/tcp/0"},
+			Bootstrap: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
+			Peers:     []string{"/dns4/example.org/udp/8461/quic-v1/p2p/" + peerID},
+			Allow:     []string{peerID},
+			AllowFile: "/etc/nar-p2p/allow",
+			PSKFile:   "/run/secrets/psk",
 		},
 		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20},
 		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
@@ -245,7 +259,7 @@ func TestErrors(t *testing.T) {
 		"multiaddr":               {args: []string{"--p2p-listen=127.0.0.1:1"}, want: `--p2p-listen: "127.0.0.1:1": is not a multiaddr`},
 		"multiaddr without port":  {args: []string{"--p2p-listen=/ip4/127.0.0.1"}, want: `"/ip4/127.0.0.1": does not end in /tcp/<port> or`},
 		"bootstrap without peer":  {args: []string{"--p2p-bootstrap=/ip4/127.0.0.1/tcp/1"}, want: `does not end in /p2p/<peer ID>`},
-		"infrastructure":          {args: []string{"--p2p-infrastructure=maybe"}, want: "--p2p-infrastructure: maybe: is neither true nor false"},
+		"boolean":                 {file: "[[upstream]]\nurl = 'http://x.example'\nprivate = 'maybe'", want: "private: maybe: is neither true nor false"},
 		"host name":               {args: []string{"--substituter-hosts=http://a"}, want: `--substituter-hosts: "http://a": is not a host name`},
 		"peer ID":                 {args: []string{"--p2p-allow=bob"}, want: `--p2p-allow: "bob": is not a peer ID`},
 		"public key":              {args: []string{"--share-public-keys=a:b"}, want: `--share-public-keys: "a:b": narinfo: public key`},

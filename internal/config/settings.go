@@ -49,6 +49,28 @@ func settings(c *Config) []setting {
 				"Nodes meet only in a network of the same name; a private one has its own DHT.",
 		},
 		{
+			name: "role", value: oneOf(&c.Role, RoleNode, RoleInfrastructure),
+			doc: "What the node is there for. `node`: this machine's own store and Nix. " +
+				"`infrastructure`: to help others connect. It has a public address and no store, is a server of the DHT in any case, relays for nodes behind NATs, " +
+				"and tells others how reachable they are; docs/networks.md says what it needs.",
+		},
+		{
+			name: "routing", value: oneOf(&c.Routing, RoutingDHT, RoutingDelegated, RoutingBoth),
+			doc: "How to find out who provides what. `dht`: by the DHT. `delegated`: by asking `routing_endpoints`, and without taking part in the DHT, " +
+				"so that nothing is announced either. `both`: by both at once.",
+		},
+		{
+			name: "routing_endpoints", value: list(&c.RoutingEndpoints, checkEndpoint),
+			doc: "URLs of servers to ask, that speak the Delegated Routing V1 HTTP API of IPFS, such as another node's `serve_routing`. " +
+				"Their operators learn what is looked for, so they are asked about no more than strangers would be. A named network uses only such as serve that network. " +
+				"A URL may have a user and a password.",
+		},
+		{
+			name: "serve_routing", value: text(&c.ServeRouting, checkHostPort),
+			doc: "The TCP address on which to answer, over the Delegated Routing V1 HTTP API, who provides what in this node's network. " +
+				"Whoever can reach it may ask: in a named network its members only should.",
+		},
+		{
 			name: "state_dir", value: text(&c.StateDir, checkAbsolute),
 			doc:   "Where the node keeps its identity key and its database. All but the key can be rebuilt.",
 			unset: "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nar-p2p`, else `~/.local/state/nar-p2p`",
@@ -134,8 +156,14 @@ func settings(c *Config) []setting {
 				"In the public network these are not strangers: they are asked first, and also for paths that strangers are not asked for.",
 		},
 		{
-			name: "p2p.infrastructure", value: boolean(&c.P2P.Infrastructure),
-			doc: "Whether the node has a public address and helps others to connect: it is a server of the DHT, relays for nodes behind NATs, and tells them how reachable they are.",
+			name: "p2p.allow_file", value: text(&c.P2P.AllowFile, checkAbsolute),
+			doc: "A file with more of these peer IDs, one to a line; what follows a `#` is a comment. It is read again when it changes. " +
+				"Where it is set but names nobody, nobody is talked to in a named network.",
+		},
+		{
+			name: "p2p.psk_file", value: text(&c.P2P.PSKFile, checkAbsolute),
+			doc: "A file with the pre-shared key of a named network, in the form of IPFS's `swarm.key`. Who does not have the key cannot connect at all. " +
+				"There is no QUIC then, and holes in NATs are seldom punched; an allow-list usually serves better.",
 		},
 		{
 			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
@@ -67,8 +68,12 @@ type Config struct {
 	Identity crypto.PrivKey
 	// Listen holds TCP and QUIC addresses. Empty: the host only dials.
 	Listen []ma.Multiaddr
-	// Members, if not nil, are the only peers that the host connects with.
-	Members []peer.ID
+	// Member, if not nil, tells of a peer whether the host connects with it at
+	// all. When its answer changes, see DropOutsiders.
+	Member func(peer.ID) bool
+	// PSK, if not nil, is the key that every connection begins with; whoever does
+	// not have it cannot even talk. QUIC cannot be had then, see WithoutQUIC.
+	PSK pnet.PSK
 	// LANOnly keeps the host off everything but the local network: no address
 	// beyond it, no NAT traversal.
 	LANOnly bool
@@ -113,15 +118,14 @@ func New(cfg *Config) (host.Host, error) {
 	opts := []libp2p.Option{
 		libp2p.Identity(cfg.Identity),
 		libp2p.UserAgent(cfg.UserAgent),
-		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(quic.NewTransport),
+		transports(cfg),
 		// TLS carries twice what Noise does with AES in hardware.
 		libp2p.Security(tls.ID, tls.New),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),
-		libp2p.ConnectionGater(newGater(cfg)),
+		libp2p.ConnectionGater(&gater{isMember: cfg.Member, lanOnly: cfg.LANOnly}),
 		libp2p.AddrsFactory(Announced(cfg.Listen)),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		// Only below: if listening fails in its constructor, libp2p leaves all
@@ -135,21 +139,20 @@ func New(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	if cfg.Member != nil {
+		h.Network().Notify(outsiders(cfg.Member))
+	}
 	if err := h.Network().Listen(cfg.Listen...); err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), h.Close())
 	}
 	return h, nil
 }
 
-func newGater(cfg *Config) *gater {
-	g := &gater{lanOnly: cfg.LANOnly}
-	if cfg.Members != nil {
-		g.members = make(map[peer.ID]struct{}, len(cfg.Members))
-		for _, p := range cfg.Members {
-			g.members[p] = struct{}{}
-		}
+func transports(cfg *Config) libp2p.Option {
+	if cfg.PSK != nil {
+		return libp2p.ChainOptions(libp2p.Transport(tcp.NewTCPTransport), libp2p.PrivateNetwork(cfg.PSK))
 	}
-	return g
+	return libp2p.ChainOptions(libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(quic.NewTransport))
 }
 
 func newResourceManager(cfg *Config) (network.ResourceManager, error) {

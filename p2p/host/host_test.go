@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	libp2phost "github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
@@ -222,7 +225,9 @@ func TestTCPIsPreferredNearby(t *testing.T) {
 
 func TestMembersAlone(t *testing.T) {
 	member, stranger := start(t, host.Config{}), start(t, host.Config{})
-	club := start(t, host.Config{Members: []peer.ID{member.ID()}})
+	var left atomic.Bool
+	isMember := func(p peer.ID) bool { return p == member.ID() && !left.Load() }
+	club := start(t, host.Config{Member: isMember})
 	if err := member.Connect(t.Context(), info(club)); err != nil {
 		t.Errorf("a member cannot connect: %v", err)
 	}
@@ -236,9 +241,17 @@ func TestMembersAlone(t *testing.T) {
 			t.Error("a stranger opened a stream")
 		}
 	}
-	empty := start(t, host.Config{Members: []peer.ID{}})
-	if err := empty.Connect(t.Context(), info(stranger)); err == nil {
-		t.Error("a host with no members dialled a stranger")
+
+	// Who leaves is thrown out, and stays out.
+	if n := host.DropOutsiders(club, isMember); n != 0 {
+		t.Errorf("dropped %d peers, want none", n)
+	}
+	left.Store(true)
+	if n := host.DropOutsiders(club, isMember); n != 1 || len(club.Network().Peers()) != 0 {
+		t.Errorf("dropped %d peers, want the former member; connected with %v", n, club.Network().Peers())
+	}
+	if err := club.Connect(t.Context(), info(member)); err == nil {
+		t.Error("a former member was dialled")
 	}
 }
 
@@ -297,4 +310,68 @@ func TestOnlyInfrastructureRelays(t *testing.T) {
 	if speaks(workstation, hop) || speaks(workstation, autonat) {
 		t.Error("a workstation relays or tests others' reachability")
 	}
+}
+
+func TestPreSharedKey(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := pnet.PSK(bytes.Repeat([]byte{0xa5}, host.PSKSize))
+	got, err := host.LoadPSK(write("key", host.FormatPSK(key), 0o640))
+	if err != nil || !bytes.Equal(got, key) {
+		t.Errorf("LoadPSK(FormatPSK(key)) = %x, %v", got, err)
+	}
+	const secret = "a5a5a5a5"
+	for name, tt := range map[string]struct {
+		text string
+		mode os.FileMode
+		want string
+	}{
+		"everybody": {host.FormatPSK(key), 0o644, "mode 0644"},
+		"empty":     {"", 0o600, "not a file of the form"},
+		"short":     {host.FormatPSK(key)[:80], 0o600, "not a file of the form"},
+		"bare":      {strings.Repeat(secret, 8), 0o600, "not a file of the form"},
+	} {
+		path := write(name, tt.text, tt.mode)
+		_, err := host.LoadPSK(path)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, want an error with %q and the path", name, err, tt.want)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: the error tells the key: %v", name, err)
+		}
+	}
+
+	listen := []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
+	left, dropped := host.WithoutQUIC(addrs(listen))
+	if diff := cmp.Diff([][]ma.Multiaddr{addrs(listen[:1]), addrs(listen[1:])}, [][]ma.Multiaddr{left, dropped}); diff != "" {
+		t.Errorf("WithoutQUIC (-want +got)\n%s", diff)
+	}
+	a, b := start(t, host.Config{PSK: key, Listen: left}), start(t, host.Config{PSK: key, Listen: left})
+	if err := a.Connect(t.Context(), info(b)); err != nil {
+		t.Errorf("two that have the key cannot connect: %v", err)
+	}
+	without := start(t, host.Config{Listen: left})
+	other := start(t, host.Config{PSK: bytes.Repeat([]byte{1}, host.PSKSize), Listen: left})
+	// Neither side notices that the other does not make sense.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var tries sync.WaitGroup
+	for name, h := range map[string]libp2phost.Host{"without a key": without, "with another key": other} {
+		tries.Go(func() {
+			if err := h.Connect(ctx, info(a)); err == nil {
+				t.Errorf("one %s connected", name)
+			}
+		})
+		tries.Go(func() {
+			if err := a.Connect(ctx, info(h)); err == nil {
+				t.Errorf("one %s was connected with", name)
+			}
+		})
+	}
+	tries.Wait()
 }
