@@ -9,7 +9,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
 // Whoever is taken off the list is thrown out, and whoever is put on it comes in,
@@ -76,4 +78,23 @@ func TestPreSharedKeyClosesANetwork(t *testing.T) {
 	if other.asks(t, part, false) != nil || len(other.Peers()) > 0 {
 		t.Error("one with another key got an answer, or a connection")
 	}
+}
+
+// Once a node has been in a network it depends on no bootstrap peer.
+func TestKnownPeersBringANodeBack(t *testing.T) {
+	bootstrap := start(t, p2p.Config{Profile: p2p.Private, Network: "team"}, newShelf(t))
+	other := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Bootstrap: infos(bootstrap)}, newShelf(t))
+	key, _ := newIdentity(t)
+	store := newDatastore()
+	cfg := p2p.Config{Profile: p2p.Private, Network: "team", Bootstrap: infos(bootstrap), Identity: key, Datastore: store}
+	first := start(t, cfg, newShelf(t))
+	await(t, "the node and the other to meet", func() bool {
+		first.finds(t, routing.ContentKey(nix.NARHash{1}), other) // Nobody has it, but the question goes to the other.
+		return first.connected(other)
+	})
+	first.stop()
+	bootstrap.stop()
+
+	again := start(t, cfg, newShelf(t))
+	await(t, "the node to come back through the other", func() bool { return again.connected(other) && again.Status().DHT.Peers > 0 })
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p/allow"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
+	"github.com/nar-p2p/nar-p2p/p2p/known"
 	"github.com/nar-p2p/nar-p2p/p2p/locate"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
@@ -59,6 +60,10 @@ type live struct {
 	standing  *swarm.Standing
 	finder    *locate.Finder
 	swarm     *swarm.Swarm
+	// known remembers peers for the next start; nil where dht is.
+	known *known.Book
+	// online tells that a network has come.
+	online signal
 	// searches bounds the lookups of narinfos in the DHT.
 	searches     chan struct{}
 	reachability atomic.Int32
@@ -172,7 +177,7 @@ func (n *Node) start() (*live, error) {
 	if l.host, err = narhost.New(hostCfg); err != nil {
 		return nil, err
 	}
-	if err := l.join(); err != nil {
+	if err := l.joinDHT(); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
 	routingHolder.Store(l.dht)
@@ -191,8 +196,8 @@ func (n *Node) start() (*live, error) {
 	return l, nil
 }
 
-// join joins the DHT, where the profile has one.
-func (l *live) join() error {
+// joinDHT joins the DHT, where the profile has one.
+func (l *live) joinDHT() error {
 	cfg := &l.cfg
 	if cfg.Profile == LAN {
 		return nil
@@ -200,7 +205,6 @@ func (l *live) join() error {
 	routingCfg := &routing.Config{
 		Network:   cfg.Network,
 		Role:      cfg.role(),
-		Bootstrap: cfg.bootstrap(),
 		Announced: narhost.Announced(cfg.Listen),
 		Datastore: cfg.Datastore,
 	}
@@ -209,6 +213,7 @@ func (l *live) join() error {
 		return err
 	}
 	l.dht = d
+	l.known = known.New(cfg.Datastore("peers-" + cfg.Network))
 	if cfg.Profile.announces() {
 		l.announcer = routing.NewAnnouncer(d, l.shelf, routingCfg, l.log)
 	}

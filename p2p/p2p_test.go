@@ -147,6 +147,12 @@ func newIdentity(t *testing.T) (crypto.PrivKey, peer.ID) {
 	return key, id
 }
 
+// newDatastore makes datastores for one node that live as long as the test.
+func newDatastore() func(string) ds.Batching {
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	return func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) }
+}
+
 // start runs a node on loopback until the test ends or stop is called.
 func start(t *testing.T, cfg p2p.Config, s p2p.Shelf) *node {
 	t.Helper()
@@ -159,8 +165,9 @@ func start(t *testing.T, cfg p2p.Config, s p2p.Shelf) *node {
 	if cfg.Bootstrap == nil {
 		cfg.Bootstrap = []peer.AddrInfo{}
 	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
-	cfg.Datastore = func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) }
+	if cfg.Datastore == nil {
+		cfg.Datastore = newDatastore()
+	}
 	n, err := p2p.New(cfg, s, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,11 @@ func Announced(listen []ma.Multiaddr) func([]ma.Multiaddr) []ma.Multiaddr {
 	}
 }
 
+// Direct leaves out the addresses that lead through a relay.
+func Direct(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return ma.FilterAddrs(addrs, func(addr ma.Multiaddr) bool { return !isRelayed(addr) })
+}
+
 // isRelayed reports whether the address leads through a relay.
 func isRelayed(addr ma.Multiaddr) bool {
 	_, err := addr.ValueForProtocol(ma.P_CIRCUIT)

@@ -46,8 +46,8 @@ type Config struct {
 	// Network is PublicNetwork or the name of a private network.
 	Network string
 	Role    Role
-	// Bootstrap holds the peers that are dialled while no other peer of the
-	// network is known.
+	// Bootstrap holds the peers that the DHT itself dials while no other peer of
+	// the network is known. None: somebody else connects the host.
 	Bootstrap []peer.AddrInfo
 	// Announced filters the addresses that go into the DHT, both the node's
 	// own and those that it hears of. The public network filters by itself.
@@ -164,6 +164,15 @@ func (d *DHT) Size() int {
 		n += t.RoutingTable().Size()
 	}
 	return n
+}
+
+// Joined reports whether a peer of the network is known: in the public network,
+// of the internet.
+func (d *DHT) Joined() bool { return d.tables[0].RoutingTable().Size() > 0 }
+
+// Knows reports whether a peer serves the DHT, as far as this node knows.
+func (d *DHT) Knows(p peer.ID) bool {
+	return slices.ContainsFunc(d.tables, func(t table) bool { return t.RoutingTable().Find(p) != "" })
 }
 
 // Serving reports whether the node answers queries of others: in the public
