@@ -78,6 +78,13 @@ type Config struct {
 	// PSK, if not nil, is the key without which nobody can connect in a private
 	// network. There is no QUIC then.
 	PSK pnet.PSK
+	// Endpoints are the URLs of servers to ask who provides what, beside the DHT
+	// or, WithoutDHT, instead of it; see package delegated. Profile lan has
+	// neither.
+	Endpoints  []string
+	WithoutDHT bool
+	// Answers says that Providers will be asked.
+	Answers bool
 	// Infrastructure marks a node with a public address that relays for others
 	// and tells them how reachable they are.
 	Infrastructure bool
@@ -102,6 +109,12 @@ func (c *Config) validate() error {
 		return fmt.Errorf("profile public is not for the private network %q", c.Network)
 	case c.Network == "" || len(c.Network) > maxNetworkName || strings.Trim(c.Network, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return fmt.Errorf("network %.80q is not 1 to %d characters of a-z, 0-9 and -", c.Network, maxNetworkName)
+	case (len(c.Endpoints) > 0 || c.WithoutDHT || c.Answers) && c.Profile == LAN:
+		return errors.New("profile lan keeps off routing beyond the local network")
+	case c.WithoutDHT && len(c.Endpoints) == 0:
+		return errors.New("without the DHT there must be an endpoint to ask")
+	case c.WithoutDHT && (c.Answers || c.Infrastructure):
+		return errors.New("what serves others needs the DHT")
 	case c.PSK != nil && !c.private():
 		return errors.New("the public network has no pre-shared key")
 	case c.Identity == nil:
@@ -118,6 +131,9 @@ func (c *Config) bootstrap() []peer.AddrInfo {
 	}
 	return c.Bootstrap
 }
+
+// hasDHT reports whether the node takes part in a DHT.
+func (c *Config) hasDHT() bool { return c.Profile != LAN && !c.WithoutDHT }
 
 // role is the node's part in the DHT.
 func (c *Config) role() routing.Role {

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
 
@@ -67,15 +66,6 @@ func (n *Node) Open(ctx context.Context, want swarm.Want) (*swarm.Transfer, erro
 // strangers adapts what a caller allows to the network: a private one has no
 // strangers, so that all of its peers may always be asked.
 func (n *Node) strangers(allowed bool) bool { return allowed || n.cfg.private() }
-
-// FindProviders looks a key up in the DHT, where the profile has one.
-func (n *Node) FindProviders(ctx context.Context, key cid.Cid) iter.Seq[peer.AddrInfo] {
-	l := n.live.Load()
-	if l == nil || l.dht == nil {
-		return func(func(peer.AddrInfo) bool) {}
-	}
-	return l.dht.FindProviders(ctx, key)
-}
 
 // Announce tells the DHT of the paths now and reports the outcome. That they
 // stay announced is up to the shelf, which the node follows: what leaves it is
@@ -138,7 +128,7 @@ func (q *query) run(ctx context.Context, strangers bool) {
 		}
 	}()
 	defer func() { <-connected }()
-	if q.dht == nil || !strangers {
+	if q.router == nil || !strangers {
 		return
 	}
 	patience := time.NewTimer(narinfoPatience)
@@ -163,7 +153,7 @@ func (q *query) search(ctx context.Context, asked []peer.ID) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, maxAsked)
-	for info := range q.dht.FindProviders(ctx, routing.MetadataKey(q.part)) {
+	for info := range q.router.FindProviders(ctx, routing.MetadataKey(q.part)) {
 		if slices.Contains(asked, info.ID) || len(info.Addrs) == 0 {
 			continue
 		}

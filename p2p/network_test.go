@@ -2,15 +2,21 @@ package p2p_test
 
 import (
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
@@ -97,4 +103,109 @@ func TestKnownPeersBringANodeBack(t *testing.T) {
 
 	again := start(t, cfg, newShelf(t))
 	await(t, "the node to come back through the other", func() bool { return again.connected(other) && again.Status().DHT.Peers > 0 })
+}
+
+// endpoint serves what a node knows over HTTP, and counts the requests.
+func endpoint(t *testing.T, n *node, network string) (url string, requests *atomic.Int32) {
+	t.Helper()
+	h := delegated.NewHandler(n.Node, &delegated.ServerConfig{Network: network})
+	requests = new(atomic.Int32)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		h.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, requests
+}
+
+// A node that takes no part in the DHT finds by an endpoint what others announce
+// there, and what the endpoint's own node shares.
+func TestDelegatedRoutingInsteadOfTheDHT(t *testing.T) {
+	held, own := newShelf(t, 1<<20), newShelf(t, 1<<20)
+	tracker := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Answers: true}, own)
+	provider := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Bootstrap: infos(tracker)}, held)
+	url, _ := endpoint(t, tracker, "team")
+	consumer := start(t, p2p.Config{Profile: p2p.Consume, Network: "team", Endpoints: []string{url}, WithoutDHT: true}, nil)
+	if s := consumer.Status(); s.DHT != nil || len(s.Endpoints) != 1 {
+		t.Errorf("status %+v, want an endpoint and no DHT", s)
+	}
+	for name, tt := range map[string]struct {
+		by *node
+		of *shelf
+	}{"another node": {provider, held}, "the endpoint's node": {tracker, own}} {
+		want := tt.of.one()
+		for _, key := range []cid.Cid{routing.ContentKey(want.NARHash), routing.MetadataKey(want.StorePath.HashPart())} {
+			await(t, name+" to be found", func() bool { return tracker.finds(t, key, provider) || tt.by == tracker })
+			if !consumer.finds(t, key, tt.by) {
+				t.Errorf("%s is not found", name)
+			}
+		}
+		if got, err := consumer.fetches(t, want, false); err != nil || !bytes.Equal(got, tt.of.nars[want.NARHash]) {
+			t.Errorf("fetched %d bytes from %s (%v), which are not the NAR's %d", len(got), name, err, want.NARSize)
+		}
+		if got := consumer.asks(t, want.StorePath.HashPart(), false); got == nil {
+			t.Errorf("no narinfo from %s", name)
+		}
+	}
+}
+
+// What an endpoint tells is what its network's nodes have announced: not what a
+// consumer holds, nor what its node has learned of its neighbours.
+func TestEndpointTellsOnlyWhatIsAnnounced(t *testing.T) {
+	held, hidden := newShelf(t, 1<<20), newShelf(t, 1<<20)
+	neighbour := start(t, p2p.Config{Profile: p2p.LAN, Network: "team"}, hidden)
+	tracker := start(t, p2p.Config{Profile: p2p.Consume, Network: "team", Answers: true, Peers: infos(neighbour)}, held)
+	secret := hidden.one()
+	await(t, "the neighbour to be known to hold the NAR", func() bool {
+		tracker.Expect(secret.NARHash, true)
+		return tracker.Known(secret.NARHash)
+	})
+	url, requests := endpoint(t, tracker, "team")
+	client := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Endpoints: []string{url}, WithoutDHT: true}, newShelf(t))
+	for name, info := range map[string]*narinfo.Info{"consumer": held.one(), "neighbour": secret} {
+		for _, key := range []cid.Cid{routing.ContentKey(info.NARHash), routing.MetadataKey(info.StorePath.HashPart())} {
+			if client.finds(t, key, tracker) || client.finds(t, key, neighbour) {
+				t.Errorf("the endpoint tells what the %s holds", name)
+			}
+		}
+	}
+	if requests.Load() == 0 {
+		t.Error("the endpoint was not asked")
+	}
+}
+
+// Asking an endpoint is telling its operator: on the public network about no more
+// than strangers may hear of, and in a private one nobody else's.
+func TestEndpointsHearNoMoreThanStrangers(t *testing.T) {
+	secret := newShelf(t, 1<<20).one()
+	part := secret.StorePath.HashPart()
+	tracker := start(t, p2p.Config{Profile: p2p.Public, Network: p2p.PublicNetwork, Answers: true}, newShelf(t))
+	url, requests := endpoint(t, tracker, "")
+
+	asker := start(t, p2p.Config{Profile: p2p.Public, Network: p2p.PublicNetwork, Endpoints: []string{url}, WithoutDHT: true}, newShelf(t))
+	asker.Expect(secret.NARHash, false)
+	if _, err := asker.fetches(t, secret, false); err == nil {
+		t.Error("fetched a NAR that nobody holds")
+	}
+	asker.asks(t, part, false)
+	if n := requests.Load(); n != 0 {
+		t.Errorf("the endpoint got %d requests about what strangers must not hear of", n)
+	}
+	asker.asks(t, part, true)
+	if requests.Load() == 0 {
+		t.Error("the endpoint was not asked about what strangers may hear of")
+	}
+
+	requests.Store(0)
+	member := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Endpoints: []string{url}, WithoutDHT: true}, newShelf(t))
+	member.asks(t, part, true)
+	for range member.FindProviders(t.Context(), routing.ContentKey(secret.NARHash)) {
+		t.Error("found a provider")
+	}
+	if n := requests.Load(); n != 1 { // Which network it serves.
+		t.Errorf("an endpoint of the public network got %d requests from a private one", n)
+	}
+	if s := member.Status().Endpoints[0]; s.Usable || s.Problem == nil {
+		t.Errorf("endpoint's status %+v, want a problem", s)
+	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p/allow"
+	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/known"
@@ -51,8 +52,13 @@ type live struct {
 
 	host      host.Host
 	bandwidth *metrics.BandwidthCounter
-	// dht is nil in profile lan, announcer where nothing is announced, server
-	// where nobody is served.
+	// router is nil where only neighbours are asked; dht and endpoints are what it
+	// consists of, or nil.
+	router    routing.Router
+	endpoints *delegated.Client
+	// shows is nil where nobody is told what the node shares.
+	shows *shown
+	// announcer is nil where nothing is announced, server where nobody is served.
 	dht       *routing.DHT
 	announcer *routing.Announcer
 	server    *exchange.Server
@@ -177,7 +183,7 @@ func (n *Node) start() (*live, error) {
 	if l.host, err = narhost.New(hostCfg); err != nil {
 		return nil, err
 	}
-	if err := l.joinDHT(); err != nil {
+	if err := l.route(); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
 	routingHolder.Store(l.dht)
@@ -188,20 +194,17 @@ func (n *Node) start() (*live, error) {
 		}, n.log)
 	}
 	locateCfg := locate.Config{Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours}
-	if l.dht != nil {
-		locateCfg.DHT = l.dht
+	if l.router != nil {
+		locateCfg.DHT = l.router
 	}
 	l.finder = locate.New(locateCfg, n.log)
 	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{Trusted: n.trusted}, n.log)
 	return l, nil
 }
 
-// joinDHT joins the DHT, where the profile has one.
+// joinDHT joins the DHT.
 func (l *live) joinDHT() error {
 	cfg := &l.cfg
-	if cfg.Profile == LAN {
-		return nil
-	}
 	routingCfg := &routing.Config{
 		Network:   cfg.Network,
 		Role:      cfg.role(),
@@ -216,6 +219,9 @@ func (l *live) joinDHT() error {
 	l.known = known.New(cfg.Datastore("peers-" + cfg.Network))
 	if cfg.Profile.announces() {
 		l.announcer = routing.NewAnnouncer(d, l.shelf, routingCfg, l.log)
+		if cfg.Answers {
+			l.shows = newShown(l.shelf)
+		}
 	}
 	return nil
 }
@@ -228,6 +234,9 @@ func (l *live) run(ctx context.Context) error {
 	}
 	if l.announcer != nil {
 		g.Go(func() error { return l.announcer.Run(ctx) })
+	}
+	if l.shows != nil {
+		g.Go(func() error { return l.shows.run(ctx) })
 	}
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
@@ -242,6 +251,9 @@ func (l *live) close() error {
 	err := l.host.Close()
 	if l.dht != nil {
 		err = errors.Join(err, l.dht.Close())
+	}
+	if l.endpoints != nil {
+		err = errors.Join(err, l.endpoints.Close())
 	}
 	return err
 }

@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// Of a package that libp2p imports: started at its initialisation.
 		goleak.IgnoreAnyFunction("github.com/libp2p/go-flow-metrics.(*sweeper).run"),
+		// The same, of one that boxo imports.
+		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
 	)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
@@ -27,8 +28,10 @@ type Status struct {
 	Listening, Announced []ma.Multiaddr
 	// Reachability from the internet, as far as others have tried it.
 	Reachability network.Reachability
-	// DHT is nil in profile lan.
+	// DHT is nil in profile lan, and where Endpoints are asked instead.
 	DHT *DHTStatus
+	// Endpoints are the servers that are asked who provides what.
+	Endpoints []delegated.EndpointStatus
 	// Connected is the number of connected peers.
 	Connected int
 	// Announcing is nil where nothing is announced, and where the announcer was
@@ -65,6 +68,9 @@ func (n *Node) Status() Status {
 	}
 	if l.dht != nil {
 		s.DHT = &DHTStatus{Server: l.dht.Serving(), Peers: l.dht.Size()}
+	}
+	if l.endpoints != nil {
+		s.Endpoints = l.endpoints.Status()
 	}
 	if l.announcer != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)

@@ -32,8 +32,10 @@ type daemon struct {
 
 	controlSocket net.Listener
 	http          net.Listener
-	db            *state.DB
-	store         store
+	// routing is nil where serve_routing is not set.
+	routing net.Listener
+	db      *state.DB
+	store   store
 	// vouched is store with own signatures, and what store reads from.
 	vouched *vouch.Store
 	catalog *share.Catalog
@@ -65,7 +67,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return fmt.Errorf("state_dir: %w", err)
 	}
 	for _, open := range []func(context.Context) error{
-		d.openControl, d.openHTTP, d.openState, d.openStore, d.openNode, d.openSubstituter,
+		d.openControl, d.openHTTP, d.openRouting, d.openState, d.openStore, d.openNode, d.openSubstituter,
 	} {
 		if err := open(ctx); err != nil {
 			return err
@@ -98,6 +100,18 @@ func (d *daemon) openHTTP(ctx context.Context) (err error) {
 		return fmt.Errorf("substituter.listen: %w", err)
 	}
 	d.closers = append(d.closers, ignoreClosed(d.http))
+	return nil
+}
+
+func (d *daemon) openRouting(ctx context.Context) (err error) {
+	if d.cfg.ServeRouting == "" {
+		return nil
+	}
+	d.routing, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.cfg.ServeRouting)
+	if err != nil {
+		return fmt.Errorf("serve_routing: %w", err)
+	}
+	d.closers = append(d.closers, ignoreClosed(d.routing))
 	return nil
 }
 

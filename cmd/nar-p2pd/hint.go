@@ -28,9 +28,9 @@ func hintFor(err error) string {
 	case errors.Is(err, control.ErrRunning):
 		return "ask it with p2pctl status; a second one needs --control-socket, --state-dir and other ports"
 	case isIn(err, syscall.EADDRINUSE):
-		return "find out who listens there with ss -ltunp; other ports are set by --substituter-listen and --p2p-listen"
+		return "find out who listens there with ss -ltunp; other ports are set by --substituter-listen, --p2p-listen and --serve-routing"
 	case isIn(err, syscall.EADDRNOTAVAIL):
-		return "no interface of this machine has that address, see ip address; others are set by --substituter-listen and --p2p-listen"
+		return "no interface of this machine has that address, see ip address; others are set by --substituter-listen, --p2p-listen and --serve-routing"
 	case denied && errors.As(err, &socket) && socket.Net == "tcp":
 		return "ports below 1024 need CAP_NET_BIND_SERVICE; another is set by --substituter-listen"
 	case denied:

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	join NAME OTHER ARGS...
 //	                       the same, with OTHER as its bootstrap node, and wait
 //	                       until it has joined the DHT
+//	endpoint NAME          set $ENDPOINT to where it answers who provides what
 //	announced NAME         wait until it has announced what it holds
 //	stop NAME              end it with SIGTERM; its exit code must be 0
 //	crash NAME             end it with SIGKILL
@@ -63,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"stop":      cmdStop,
 			"crash":     func(ts *testscript.TestScript, _ bool, args []string) { daemons(ts)[args[0]].kill() },
 			"get":       cmdGet,
+			"endpoint":  cmdEndpoint,
 			"announced": cmdAnnounced,
 			"cache":     func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
 		},
@@ -111,6 +113,10 @@ func statusOf(ts *testscript.TestScript, name string) control.Status {
 	status, err := control.NewClient([]string{ts.MkAbs(name + ".sock")}).Status(ctx)
 	ts.Check(err)
 	return status
+}
+
+func cmdEndpoint(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv("ENDPOINT", statusOf(ts, args[0]).ServesRouting)
 }
 
 func cmdAnnounced(ts *testscript.TestScript, _ bool, args []string) {

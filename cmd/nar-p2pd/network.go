@@ -3,16 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/version"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 	"github.com/nar-p2p/nar-p2p/substituter"
@@ -33,6 +36,9 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		Identity:       identity,
 		Infrastructure: cfg.Role == config.RoleInfrastructure,
 		AllowFile:      cfg.P2P.AllowFile,
+		Endpoints:      cfg.RoutingEndpoints,
+		WithoutDHT:     cfg.Routing == config.RoutingDelegated,
+		Answers:        cfg.ServeRouting != "",
 		Datastore:      db.Datastore,
 		UserAgent:      "nar-p2p/" + version.String(),
 		Registerer:     metrics,
@@ -63,6 +69,15 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		}
 	}
 	return node, nil
+}
+
+// routingServer answers, over HTTP, who provides what in the node's network.
+func routingServer(cfg *config.Config, node *p2p.Node, metrics prometheus.Registerer, log *zap.Logger) *http.Server {
+	serverCfg := &delegated.ServerConfig{Registerer: metrics}
+	if cfg.Network != config.PublicNetwork {
+		serverCfg.Network = cfg.Network
+	}
+	return delegated.NewHTTPServer(delegated.NewHandler(node, serverCfg), log)
 }
 
 // addrInfos groups addresses by peer. Nil stays nil.

@@ -36,6 +36,7 @@ func (n node) Status() control.Status {
 		Started:     n.started,
 		Profile:     string(n.cfg.Profile),
 		Network:     n.cfg.Network,
+		Role:        n.cfg.Role,
 		Visible:     first + " " + second,
 		Substituter: urlOf(n.http),
 		ConfigFile:  n.cfg.File,
@@ -49,6 +50,9 @@ func (n node) Status() control.Status {
 	}
 	if n.node != nil {
 		s.P2P = p2pStatus(n.node.Status())
+	}
+	if n.routing != nil {
+		s.ServesRouting = urlOf(n.routing)
 	}
 	return s
 }
@@ -72,6 +76,13 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		if s.DHT.Server {
 			status.Routing = "server"
 		}
+	}
+	for _, e := range s.Endpoints {
+		endpoint := control.EndpointStatus{URL: e.URL, Usable: e.Usable}
+		if e.Problem != nil {
+			endpoint.Problem = e.Problem.Error()
+		}
+		status.Endpoints = append(status.Endpoints, endpoint)
 	}
 	if a := s.Announcing; a != nil {
 		status.Announcing = &control.Announcing{Keys: a.Keys, Waiting: a.Waiting, Regions: a.Regions}

@@ -44,7 +44,12 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		substituter.NewHTTPServer(d.substituter.Handler(), d.log),
 		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
 	}
-	for i, l := range []net.Listener{d.http, d.controlSocket} {
+	listeners := []net.Listener{d.http, d.controlSocket}
+	if d.routing != nil {
+		servers = append(servers, routingServer(d.cfg, d.node, d.metrics, d.log))
+		listeners = append(listeners, d.routing)
+	}
+	for i, l := range listeners {
 		group.Go(func() error { return serve(servers[i], l) })
 	}
 	group.Go(func() error {

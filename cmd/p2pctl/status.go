@@ -36,11 +36,14 @@ func printStatus(w io.Writer, s *control.Status) error {
 	t := table(w)
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
-	row("profile", "%s, network %s", s.Profile, s.Network)
+	row("profile", "%s, network %s%s", s.Profile, s.Network, unless(s.Role != "infrastructure", ", infrastructure"))
 	for _, line := range wrap(s.Visible, width(w)-nameColumn) {
 		row("", "%s", line)
 	}
 	row("substituter", "%s", s.Substituter)
+	if s.ServesRouting != "" {
+		row("routing at", "%s", s.ServesRouting)
+	}
 	if s.Store.Kind == "none" {
 		row("store", "none: fetches only")
 	} else {
@@ -80,6 +83,9 @@ func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) 
 	row("peer ID", "%s", p.PeerID)
 	row("peers", "%d connected, reachability %s", p.Connected, p.Reachability)
 	row("DHT", "%s, %d nodes known", p.Routing, p.RoutingPeers)
+	for _, e := range p.Endpoints {
+		row("endpoint", "%s%s", e.URL, unless(e.Problem == "", ": "+printable(e.Problem)))
+	}
 	if p.Announcing != nil {
 		row("announced", "%d of %d keys", p.Announcing.Keys-p.Announcing.Waiting, p.Announcing.Keys)
 	}

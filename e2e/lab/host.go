@@ -14,6 +14,7 @@ import (
 type Host struct {
 	// Addr is the host's IPv4 address.
 	Addr string
+	lab  *Lab
 	ns   string
 }
 
@@ -44,15 +45,27 @@ func (l *Lab) Segment() *Segment {
 func (s *Segment) Host(name string) *Host {
 	s.lab.t.Helper()
 	s.hosts++
-	h := &Host{Addr: fmt.Sprintf("11.0.0.%d", s.hosts), ns: s.namespace(name)}
+	h := &Host{Addr: fmt.Sprintf("11.0.0.%d", s.hosts), lab: s.lab, ns: s.namespace(name)}
 	port := fmt.Sprintf("p%d", s.hosts)
 	s.lab.ip("link", "add", "eth0", "netns", h.ns, "type", "veth", "peer", "name", port, "netns", s.sw)
 	s.lab.ip("-n", s.sw, "link", "set", port, "master", "br0", "up")
 	s.lab.ip("-n", h.ns, "addr", "add", h.Addr+"/16", "dev", "eth0")
-	s.lab.ip("-n", h.ns, "link", "set", "eth0", "up")
 	s.lab.ip("-n", h.ns, "link", "set", "lo", "up")
-	s.lab.ip("-n", h.ns, "route", "add", "default", "dev", "eth0")
+	h.Plug()
 	return h
+}
+
+// Plug connects the host with its segment.
+func (h *Host) Plug() {
+	h.lab.t.Helper()
+	h.lab.ip("-n", h.ns, "link", "set", "eth0", "up")
+	h.lab.ip("-n", h.ns, "route", "add", "default", "dev", "eth0")
+}
+
+// Unplug takes the host off its segment. It keeps its address.
+func (h *Host) Unplug() {
+	h.lab.t.Helper()
+	h.lab.ip("-n", h.ns, "link", "set", "eth0", "down")
 }
 
 // namespace makes a network namespace that goes when the test does.

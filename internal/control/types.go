@@ -24,10 +24,15 @@ type Status struct {
 	Started time.Time `json:"started"`
 	Profile string    `json:"profile"`
 	Network string    `json:"network"`
+	// Role is "node" or "infrastructure".
+	Role string `json:"role"`
 	// Visible says in a sentence what strangers can see of the node.
 	Visible string `json:"visible"`
 	// Substituter is the URL for nix.conf.
 	Substituter string `json:"substituter"`
+	// ServesRouting is the URL at which others may ask who provides what, where
+	// they may.
+	ServesRouting string `json:"servesRouting,omitempty"`
 	// ConfigFile is "" where none was read.
 	ConfigFile string      `json:"configFile,omitempty"`
 	StateDir   string      `json:"stateDir"`
@@ -82,10 +87,21 @@ type P2PStatus struct {
 	Routing string `json:"routing"`
 	// RoutingPeers counts the entries of the routing table.
 	RoutingPeers int `json:"routingPeers"`
+	// Endpoints are the servers that are asked who provides what.
+	Endpoints []EndpointStatus `json:"endpoints,omitempty"`
 	// Announcing is absent where nothing is announced.
 	Announcing *Announcing `json:"announcing,omitempty"`
 	// Served is absent where nobody is served.
 	Served *Served `json:"served,omitempty"`
+}
+
+// EndpointStatus says how a server is that is asked who provides what.
+type EndpointStatus struct {
+	// URL is without the password.
+	URL string `json:"url"`
+	// Usable is false while the server is left alone because of a problem.
+	Usable  bool   `json:"usable"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // Announcing says how far the node has come in telling the DHT what it holds.

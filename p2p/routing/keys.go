@@ -37,6 +37,16 @@ func MetadataKey(p nix.HashPart) cid.Cid {
 	return rawCID(sha256.Sum256([]byte(metadataPrefix + p.String())))
 }
 
+// Digest returns the sha-256 in a key of either kind, which does not tell which
+// kind it is of. It is false for all other CIDs.
+func Digest(key cid.Cid) (digest [sha256.Size]byte, ok bool) {
+	hash, err := mh.Decode(key.Hash())
+	if err != nil || key.Version() != 1 || key.Type() != cid.Raw || hash.Code != mh.SHA2_256 || len(hash.Digest) != sha256.Size {
+		return digest, false
+	}
+	return [sha256.Size]byte(hash.Digest), true
+}
+
 func rawCID(digest [sha256.Size]byte) cid.Cid {
 	sum, err := mh.Encode(digest[:], mh.SHA2_256)
 	if err != nil {
