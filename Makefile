@@ -5,6 +5,7 @@ GO       ?= go
 TOOLS    := $(CURDIR)/.tools/bin
 GOLANGCI := $(TOOLS)/golangci-lint
 BUF      := $(TOOLS)/buf
+KUBO     := $(CURDIR)/.tools/ipfs
 
 GOLANGCI_VERSION      := v2.15.0
 BUF_VERSION           := v1.73.0
@@ -44,9 +45,13 @@ check: tidy vet lint generated ## All checks that run no test.
 unit: ## All tests, end to end ones included, with the race detector.
 	$(GO) test -race -timeout 18m ./...
 
+.PHONY: interop
+interop: $(KUBO) ## With a real node of IPFS, which is built first: that takes minutes.
+	$(GO) test -tags interop -count=1 -run '^TestKubo$$' ./e2e
+
 .PHONY: vet
 vet:
-	$(GO) vet ./...
+	$(GO) vet -tags interop ./...
 
 .PHONY: tidy
 tidy:
@@ -99,6 +104,9 @@ deps: ## Install what the tests need from the system.
 
 $(GOLANGCI):
 	GOBIN='$(TOOLS)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(KUBO): e2e/interop/go.mod e2e/interop/go.sum e2e/interop/main.go
+	cd e2e/interop && $(GO) build -trimpath -o '$@' .
 
 $(BUF):
 	GOBIN='$(TOOLS)' $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)

@@ -49,6 +49,8 @@ type DaemonConfig struct {
 	// Infrastructure makes it a node that serves the DHT in any case, and has no
 	// store.
 	Infrastructure bool
+	// ServeRouting is the address at which it tells others who provides what.
+	ServeRouting string
 	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
 	// strangers are never asked for.
 	Upstreams, PrivateUpstreams []string
@@ -98,6 +100,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	}
 	if c.Infrastructure {
 		line("role = \"infrastructure\"")
+	}
+	if c.ServeRouting != "" {
+		line("serve_routing = %q", c.ServeRouting)
 	}
 	if len(c.Upstreams)+len(c.PrivateUpstreams) == 0 {
 		line("upstream = []")
