@@ -32,6 +32,8 @@ type Status struct {
 	DHT *DHTStatus
 	// Endpoints are the servers that are asked who provides what.
 	Endpoints []delegated.EndpointStatus
+	// Allowed is the number of peers on the allow-list, or nil where there is none.
+	Allowed *int
 	// Connected is the number of connected peers.
 	Connected int
 	// Announcing is nil where nothing is announced, and where the announcer was
@@ -55,6 +57,10 @@ func (n *Node) Status() Status {
 	s := Status{Profile: n.cfg.Profile, Network: n.cfg.Network}
 	if id, err := peer.IDFromPrivateKey(n.cfg.Identity); err == nil {
 		s.PeerID = id
+	}
+	if n.allowed.Exists() {
+		allowed := n.allowed.Len()
+		s.Allowed = &allowed
 	}
 	l := n.live.Load()
 	if l == nil {

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	                       the same, with OTHER as its bootstrap node, and wait
 //	                       until it has joined the DHT
 //	endpoint NAME          set $ENDPOINT to where it answers who provides what
+//	joined NAME            wait until it has joined the DHT
 //	announced NAME         wait until it has announced what it holds
 //	stop NAME              end it with SIGTERM; its exit code must be 0
 //	crash NAME             end it with SIGKILL
@@ -65,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"crash":     func(ts *testscript.TestScript, _ bool, args []string) { daemons(ts)[args[0]].kill() },
 			"get":       cmdGet,
 			"endpoint":  cmdEndpoint,
+			"joined":    func(ts *testscript.TestScript, _ bool, args []string) { awaitJoined(ts, args[0]) },
 			"announced": cmdAnnounced,
 			"cache":     func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
 		},
@@ -93,6 +95,10 @@ func cmdJoin(ts *testscript.TestScript, neg bool, args []string) {
 	name, other := args[0], args[1]
 	status := statusOf(ts, other)
 	cmdDaemon(ts, neg, name, append([]string{"--p2p-bootstrap=" + strings.Join(status.P2P.Addresses, ",")}, args[2:]...))
+	awaitJoined(ts, name)
+}
+
+func awaitJoined(ts *testscript.TestScript, name string) {
 	waitFor(ts, name+" to join the DHT", func() bool { return statusOf(ts, name).P2P.RoutingPeers > 0 })
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/config"
+	"github.com/nar-p2p/nar-p2p/internal/psk"
 	"github.com/nar-p2p/nar-p2p/internal/version"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/p2p"
@@ -64,7 +65,7 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		node.Allow = append(node.Allow, id)
 	}
 	if cfg.P2P.PSKFile != "" {
-		if node.PSK, err = host.LoadPSK(cfg.P2P.PSKFile); err != nil {
+		if node.PSK, err = psk.Load(cfg.P2P.PSKFile); err != nil {
 			return nil, fmt.Errorf("p2p.psk_file: %w", err)
 		}
 	}

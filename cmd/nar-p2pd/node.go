@@ -50,6 +50,7 @@ func (n node) Status() control.Status {
 	}
 	if n.node != nil {
 		s.P2P = p2pStatus(n.node.Status())
+		s.P2P.Bootstrap, s.P2P.PSKFile = n.cfg.P2P.Bootstrap, n.cfg.P2P.PSKFile
 	}
 	if n.routing != nil {
 		s.ServesRouting = urlOf(n.routing)
@@ -61,6 +62,7 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 	status := &control.P2PStatus{
 		PeerID:       s.PeerID.String(),
 		Addresses:    []string{},
+		Allowed:      s.Allowed,
 		Connected:    s.Connected,
 		Reachability: strings.ToLower(s.Reachability.String()),
 		Routing:      "none",

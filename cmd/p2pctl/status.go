@@ -82,6 +82,9 @@ func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) 
 	}
 	row("peer ID", "%s", p.PeerID)
 	row("peers", "%d connected, reachability %s", p.Connected, p.Reachability)
+	if p.Allowed != nil {
+		row("allow-list", "%d peers", *p.Allowed)
+	}
 	row("DHT", "%s, %d nodes known", p.Routing, p.RoutingPeers)
 	for _, e := range p.Endpoints {
 		row("endpoint", "%s%s", e.URL, unless(e.Problem == "", ": "+printable(e.Problem)))

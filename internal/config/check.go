@@ -32,6 +32,14 @@ func checkNetworkName(s string) error {
 	return nil
 }
 
+// CheckPrivateNetwork reports what is wrong with the name of a private network.
+func CheckPrivateNetwork(name string) error {
+	if name == PublicNetwork {
+		return errors.New("is the network of everybody")
+	}
+	return checkNetworkName(name)
+}
+
 func checkAbsolute(s string) error {
 	if !filepath.IsAbs(s) {
 		return errors.New("is not an absolute path")

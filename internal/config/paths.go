@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,17 @@ func socketsIn(env environment, stateDir string, system bool) []string {
 func ClientSockets(environ []string) []string {
 	env := environmentOf(environ)
 	return socketsIn(env, stateDir(env), true)
+}
+
+// Folder is where configuration of this user belongs.
+func Folder(environ []string) (string, error) {
+	if os.Geteuid() == 0 {
+		return filepath.Join("/etc", appName), nil
+	}
+	if dir := environmentOf(environ).xdg("XDG_CONFIG_HOME", ".config"); dir != "" {
+		return dir, nil
+	}
+	return "", errors.New("neither $XDG_CONFIG_HOME nor $HOME says where configuration belongs")
 }
 
 // defaultFiles lists the configuration files of which the first that exists is

@@ -87,6 +87,12 @@ type P2PStatus struct {
 	Routing string `json:"routing"`
 	// RoutingPeers counts the entries of the routing table.
 	RoutingPeers int `json:"routingPeers"`
+	// Bootstrap are the configured addresses of the nodes through which to join.
+	Bootstrap []string `json:"bootstrap,omitempty"`
+	// Allowed counts the peers on the allow-list. It is absent where there is none.
+	Allowed *int `json:"allowed,omitempty"`
+	// PSKFile is the file with the pre-shared key, where the network has one.
+	PSKFile string `json:"pskFile,omitempty"`
 	// Endpoints are the servers that are asked who provides what.
 	Endpoints []EndpointStatus `json:"endpoints,omitempty"`
 	// Announcing is absent where nothing is announced.

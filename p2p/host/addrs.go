@@ -51,6 +51,19 @@ func Direct(addrs []ma.Multiaddr) []ma.Multiaddr {
 	return ma.FilterAddrs(addrs, func(addr ma.Multiaddr) bool { return !isRelayed(addr) })
 }
 
+// WithoutQUIC leaves out the addresses that a pre-shared key cannot protect: QUIC
+// encrypts by itself.
+func WithoutQUIC(addrs []ma.Multiaddr) (left, dropped []ma.Multiaddr) {
+	for _, addr := range addrs {
+		if hasProtocol(addr, ma.P_UDP) {
+			dropped = append(dropped, addr)
+		} else {
+			left = append(left, addr)
+		}
+	}
+	return left, dropped
+}
+
 // isRelayed reports whether the address leads through a relay.
 func isRelayed(addr ma.Multiaddr) bool {
 	_, err := addr.ValueForProtocol(ma.P_CIRCUIT)

@@ -313,39 +313,7 @@ func TestOnlyInfrastructureRelays(t *testing.T) {
 }
 
 func TestPreSharedKey(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string, mode os.FileMode) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	key := pnet.PSK(bytes.Repeat([]byte{0xa5}, host.PSKSize))
-	got, err := host.LoadPSK(write("key", host.FormatPSK(key), 0o640))
-	if err != nil || !bytes.Equal(got, key) {
-		t.Errorf("LoadPSK(FormatPSK(key)) = %x, %v", got, err)
-	}
-	const secret = "a5a5a5a5"
-	for name, tt := range map[string]struct {
-		text string
-		mode os.FileMode
-		want string
-	}{
-		"everybody": {host.FormatPSK(key), 0o644, "mode 0644"},
-		"empty":     {"", 0o600, "not a file of the form"},
-		"short":     {host.FormatPSK(key)[:80], 0o600, "not a file of the form"},
-		"bare":      {strings.Repeat(secret, 8), 0o600, "not a file of the form"},
-	} {
-		path := write(name, tt.text, tt.mode)
-		_, err := host.LoadPSK(path)
-		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v, want an error with %q and the path", name, err, tt.want)
-		} else if strings.Contains(err.Error(), secret) {
-			t.Errorf("%s: the error tells the key: %v", name, err)
-		}
-	}
-
+	key := pnet.PSK(bytes.Repeat([]byte{0xa5}, 32))
 	listen := []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
 	left, dropped := host.WithoutQUIC(addrs(listen))
 	if diff := cmp.Diff([][]ma.Multiaddr{addrs(listen[:1]), addrs(listen[1:])}, [][]ma.Multiaddr{left, dropped}); diff != "" {
@@ -356,7 +324,7 @@ func TestPreSharedKey(t *testing.T) {
 		t.Errorf("two that have the key cannot connect: %v", err)
 	}
 	without := start(t, host.Config{Listen: left})
-	other := start(t, host.Config{PSK: bytes.Repeat([]byte{1}, host.PSKSize), Listen: left})
+	other := start(t, host.Config{PSK: bytes.Repeat([]byte{1}, 32), Listen: left})
 	// Neither side notices that the other does not make sense.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
