@@ -1,6 +1,9 @@
 package e2e_test
 
 import (
+	"net/netip"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
@@ -29,5 +32,92 @@ func TestStartedOffline(t *testing.T) {
 			laptop.Plug()
 			l.WaitFor("the laptop to join again", func() bool { return d.Status().P2P.Connected > 0 && d.Status().P2P.RoutingPeers > 0 })
 		})
+	}
+}
+
+// A private network and the public one share a local network, and one public node
+// even knows the address of a private one. Neither dials the other's nodes by
+// itself, asks them, or answers them.
+func TestPrivateNetworkKeepsToItself(t *testing.T) {
+	l := lab.New(t)
+	segment := l.Segment()
+	host := func(name string) *lab.Host {
+		h := segment.Host(name)
+		h.JoinLAN()
+		h.Watch()
+		return h
+	}
+	// Each network has a path that the other does not have.
+	teamsCache, publicCache := l.Dir("team"), l.Dir("public")
+	records := l.GenuineCache(teamsCache)
+	l.GenuineCache(publicCache)
+	secret, known := records[0], records[1]
+	l.Hide(filepath.Join(publicCache, secret.StorePath.HashPart().String()+".narinfo"))
+	l.Hide(filepath.Join(teamsCache, known.StorePath.HashPart().String()+".narinfo"))
+
+	team := []*lab.Host{host("team-a"), host("team-b"), host("team-c")}
+	boot := l.Daemon("team-a", lab.DaemonConfig{Host: team[0], Network: "team", Infrastructure: true})
+	holder := l.Daemon("team-b", lab.DaemonConfig{Host: team[1], Network: "team", Bootstrap: boot, Cache: teamsCache})
+	member := l.Daemon("team-c", lab.DaemonConfig{Host: team[2], Network: "team"})
+
+	publicBoot := l.Daemon("public-a", lab.DaemonConfig{Host: host("public-a"), Network: "public", Infrastructure: true})
+	strangers := host("public-b")
+	stranger := l.Daemon("public-b", lab.DaemonConfig{Host: strangers, Network: "public", Bootstrap: publicBoot, Cache: publicCache, Peer: holder})
+	neighbour := l.Daemon("public-c", lab.DaemonConfig{Host: host("public-c"), Network: "public"})
+
+	// Both networks work, and both by mDNS alone.
+	holder.WaitAnnounced(len(records) - 1)
+	stranger.WaitAnnounced(len(records) - 1)
+	out := l.Dir("out")
+	for name, tt := range map[string]struct {
+		by            *lab.Daemon
+		has, has404   string
+		exchangeWants *lab.Daemon
+	}{
+		"team":   {member, secret.StorePath.String(), known.StorePath.String(), holder},
+		"public": {neighbour, known.StorePath.String(), secret.StorePath.String(), stranger},
+	} {
+		l.WaitFor(name+" to meet on the local network", func() bool { return tt.by.Speaks(tt.exchangeWants) })
+		if _, err := tt.by.Ctl("fetch", tt.has, "-o", filepath.Join(out, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := tt.by.Ctl("fetch", tt.has404, "-o", filepath.Join(out, name+"-404")); err == nil {
+			t.Errorf("%s: fetched from the other network", name)
+		}
+	}
+	// The stranger knows the address of the only one that has it.
+	if _, err := stranger.Ctl("fetch", secret.StorePath.String(), "-o", filepath.Join(out, "secret")); err == nil {
+		t.Error("the stranger fetched from the private network")
+	}
+	if _, err := stranger.Ctl("find", secret.NARHash.String()); err == nil {
+		t.Error("the stranger found a provider of the private network")
+	}
+	if !slices.ContainsFunc(strangers.Dialled(), func(to netip.AddrPort) bool {
+		return to.Addr().String() == team[1].Addr || to.Addr().String() == team[1].LAN
+	}) {
+		t.Error("the stranger has not even dialled the holder")
+	}
+	l.WaitFor("the holder to send the stranger away", func() bool { return !holder.ConnectedTo(stranger) })
+
+	for _, d := range []*lab.Daemon{boot, holder, member} {
+		if got := d.Status().P2P.RoutingPeers; got > 2 {
+			t.Errorf("%d nodes in the DHT of a network of three", got)
+		}
+	}
+	members := make(map[netip.Addr]bool)
+	for _, h := range team {
+		members[netip.MustParseAddr(h.Addr)], members[netip.MustParseAddr(h.LAN)] = true, true
+	}
+	for _, h := range team {
+		dialled := h.Dialled()
+		if len(dialled) == 0 {
+			t.Errorf("nothing was dialled from %s: the watch does not work", h.Addr)
+		}
+		for _, to := range dialled {
+			// By multicast go mDNS and the search for a router that maps ports.
+			if !members[to.Addr()] && !to.Addr().IsMulticast() {
+				t.Errorf("%s has dialled %v", h.Addr, to)
+			}
+		}
 	}
 }

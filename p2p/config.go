@@ -132,6 +132,15 @@ func (c *Config) bootstrap() []peer.AddrInfo {
 	return c.Bootstrap
 }
 
+// family is what the nodes of a private network tell each other to be known as
+// such, or "".
+func (c *Config) family() string {
+	if !c.private() {
+		return ""
+	}
+	return string(routing.Prefix(c.Network)) + "/1"
+}
+
 // hasDHT reports whether the node takes part in a DHT.
 func (c *Config) hasDHT() bool { return c.Profile != LAN && !c.WithoutDHT }
 

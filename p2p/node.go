@@ -68,6 +68,8 @@ type live struct {
 	swarm     *swarm.Swarm
 	// known remembers peers for the next start; nil where dht is.
 	known *known.Book
+	// foreign counts the connections that sendAway has closed.
+	foreign atomic.Int64
 	// online tells that a network has come.
 	online signal
 	// searches bounds the lookups of narinfos in the DHT.
@@ -164,6 +166,7 @@ func (n *Node) start() (*live, error) {
 		Protocols:      exchange.Protocols(prefix),
 		Service:        exchange.ServiceName,
 		UserAgent:      cfg.UserAgent,
+		Family:         cfg.family(),
 		Bandwidth:      l.bandwidth,
 		Registerer:     cfg.Registerer,
 	}
@@ -240,6 +243,9 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
+	if l.cfg.private() {
+		g.Go(func() error { return l.sendAway(ctx) })
+	}
 	g.Go(func() error { return l.allowed.Run(ctx, l.dropOutsiders) })
 	if !narhost.OnlyLoopback(l.cfg.Listen) {
 		g.Go(func() error { return l.discover(ctx) })

@@ -34,6 +34,9 @@ type Status struct {
 	Endpoints []delegated.EndpointStatus
 	// Allowed is the number of peers on the allow-list, or nil where there is none.
 	Allowed *int
+	// Foreign counts the connections with nodes of other networks that a private
+	// one has closed.
+	Foreign int64
 	// Connected is the number of connected peers.
 	Connected int
 	// Announcing is nil where nothing is announced, and where the announcer was
@@ -68,6 +71,7 @@ func (n *Node) Status() Status {
 	}
 	s.Announced = l.host.Addrs()
 	s.Reachability = l.reachable()
+	s.Foreign = l.foreign.Load()
 	s.Connected = len(l.host.Network().Peers())
 	if addrs, err := l.host.Network().InterfaceListenAddresses(); err == nil {
 		s.Listening = ma.FilterAddrs(addrs, func(a ma.Multiaddr) bool { return a[0].Protocol().Code != ma.P_CIRCUIT })

@@ -41,6 +41,8 @@ type DaemonConfig struct {
 	Profile string
 	// Bootstrap is the only peer that the daemon knows.
 	Bootstrap *Daemon
+	// Peer is one to stay connected with.
+	Peer *Daemon
 	// Allow are the only peer IDs that it talks to, where there are any.
 	Allow []string
 	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
@@ -111,7 +113,14 @@ func (c *DaemonConfig) toml(socket string) string {
 	line("[control]\nsocket = %q", socket)
 	line("[substituter]\nlisten = \"127.0.0.1:0\"")
 	line("[p2p]")
-	list("listen", []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"})
+	listen := []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"}
+	if c.Host != nil && c.Host.LAN != "" {
+		listen = append(listen, "/ip4/"+c.Host.LAN+"/tcp/0", "/ip4/"+c.Host.LAN+"/udp/0/quic-v1")
+	}
+	list("listen", listen)
+	if c.Peer != nil {
+		list("peers", c.Peer.Addrs())
+	}
 	if c.Bootstrap != nil {
 		list("bootstrap", c.Bootstrap.Addrs())
 	} else {
@@ -241,6 +250,32 @@ func (d *Daemon) Status() control.Status {
 		d.lab.t.Fatalf("lab: status of %s: %v", d.name, err)
 	}
 	return s
+}
+
+// ConnectedTo reports whether the daemon is connected with another one, and
+// Speaks whether that answers its stream protocols too.
+func (d *Daemon) ConnectedTo(other *Daemon) bool { return d.peer(other) != nil }
+
+// Speaks is described at ConnectedTo.
+func (d *Daemon) Speaks(other *Daemon) bool {
+	p := d.peer(other)
+	return p != nil && p.Exchange
+}
+
+func (d *Daemon) peer(other *Daemon) *control.Peer {
+	d.lab.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	peers, err := control.NewClient([]string{d.socket()}).Peers(ctx)
+	if err != nil {
+		d.lab.t.Fatalf("lab: peers of %s: %v", d.name, err)
+	}
+	for _, p := range peers {
+		if p.ID == other.PeerID() {
+			return &p
+		}
+	}
+	return nil
 }
 
 // Ctl runs p2pctl against the daemon and returns its standard output. The

@@ -14,8 +14,10 @@ import (
 type Host struct {
 	// Addr is the host's IPv4 address.
 	Addr string
-	lab  *Lab
-	ns   string
+	// LAN is another one, of a local network that is the same segment; see JoinLAN.
+	LAN string
+	lab *Lab
+	ns  string
 }
 
 // Segment is a network of hosts that see each other and nothing else. Its
@@ -53,6 +55,13 @@ func (s *Segment) Host(name string) *Host {
 	s.lab.ip("-n", h.ns, "link", "set", "lo", "up")
 	h.Plug()
 	return h
+}
+
+// JoinLAN gives the host an address that only the local network knows.
+func (h *Host) JoinLAN() {
+	h.lab.t.Helper()
+	h.LAN = strings.Replace(h.Addr, "11.0.0.", "192.168.77.", 1)
+	h.lab.ip("-n", h.ns, "addr", "add", h.LAN+"/24", "dev", "eth0")
 }
 
 // Plug connects the host with its segment.

@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -92,6 +93,10 @@ type Config struct {
 	Protocols []protocol.ID
 	// UserAgent is told to every peer.
 	UserAgent string
+	// Family, if not "", is told to every peer: the family of protocols that are
+	// spoken, those of a private network. There infrastructure alone tells others
+	// how reachable they are; elsewhere every node does by AutoNAT v2.
+	Family string
 	// Bandwidth, if not nil, counts bytes for each peer.
 	Bandwidth metrics.Reporter
 	// Registerer receives libp2p's own metrics. Nil: none are made.
@@ -131,6 +136,7 @@ func New(cfg *Config) (host.Host, error) {
 		// Only below: if listening fails in its constructor, libp2p leaves all
 		// else behind.
 		libp2p.NoListenAddrs,
+		family(cfg),
 		relayClient(cfg),
 		observe(cfg),
 		traversal(cfg),
@@ -139,6 +145,9 @@ func New(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	if cfg.Family != "" && !cfg.Infrastructure {
+		h.RemoveStreamHandler(autonatv2.DialProtocol)
+	}
 	if cfg.Member != nil {
 		h.Network().Notify(outsiders(cfg.Member))
 	}
@@ -146,6 +155,13 @@ func New(cfg *Config) (host.Host, error) {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), h.Close())
 	}
 	return h, nil
+}
+
+func family(cfg *Config) libp2p.Option {
+	if cfg.Family == "" {
+		return libp2p.ChainOptions()
+	}
+	return libp2p.ProtocolVersion(cfg.Family)
 }
 
 func transports(cfg *Config) libp2p.Option {
