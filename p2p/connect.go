@@ -191,7 +191,7 @@ func (l *live) seek(ctx context.Context, first bool) {
 		})
 	})
 	<-start.Done()
-	if !l.cfg.private() && !(first && answered.Load()) {
+	if !l.cfg.private() && (!first || !answered.Load()) {
 		l.dialAny(ctx, l.cfg.bootstrap(), func() {})
 	}
 }

@@ -175,7 +175,8 @@ func ownAddresses(ctx context.Context, o *options, key bool) []multiaddr.Multiad
 func shareable(texts []string, key bool) []string {
 	var left []string
 	for _, text := range texts {
-		if !strings.Contains(text, "/p2p-circuit") && !(key && strings.Contains(text, "/udp/")) {
+		quic := strings.Contains(text, "/udp/")
+		if !strings.Contains(text, "/p2p-circuit") && (!key || !quic) {
 			left = append(left, text)
 		}
 	}

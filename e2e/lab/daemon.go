@@ -264,19 +264,28 @@ func (d *Daemon) Speaks(other *Daemon) bool {
 
 func (d *Daemon) peer(other *Daemon) *control.Peer {
 	d.lab.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	peers, err := control.NewClient([]string{d.socket()}).Peers(ctx)
-	if err != nil {
-		d.lab.t.Fatalf("lab: peers of %s: %v", d.name, err)
-	}
-	for _, p := range peers {
+	for _, p := range d.Peers() {
 		if p.ID == other.PeerID() {
 			return &p
 		}
 	}
 	return nil
 }
+
+// Peers returns what `p2pctl peers` shows.
+func (d *Daemon) Peers() []control.Peer {
+	d.lab.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	peers, err := control.NewClient([]string{d.socket()}).Peers(ctx)
+	if err != nil {
+		d.lab.t.Fatalf("lab: peers of %s: %v", d.name, err)
+	}
+	return peers
+}
+
+// PID returns the daemon's process ID.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 // Ctl runs p2pctl against the daemon and returns its standard output. The
 // error holds what it said on standard error.

@@ -2,19 +2,16 @@ package delegated
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/ipfs/boxo/ipns"
 	boxo "github.com/ipfs/boxo/routing/http/server"
 	"github.com/ipfs/boxo/routing/http/types"
 	boxoiter "github.com/ipfs/boxo/routing/http/types/iter"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
-	libp2prouting "github.com/libp2p/go-libp2p/core/routing"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,7 +85,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "for programs, not for pages of other sites", http.StatusForbidden)
 	case !ok && strings.HasPrefix(r.URL.Path, "/routing/v1/"):
 		http.Error(w, "only "+providersPath+"{cid} is served", http.StatusNotImplemented)
-	case !ok || key == "":
+	case !ok || key == "" || strings.Contains(key, "/"):
 		http.NotFound(w, r)
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", "GET")
@@ -125,8 +122,12 @@ func fromProgram(r *http.Request) bool {
 // have addresses of the local network.
 type nearbyKey struct{}
 
-// router is what boxo's server asks.
-type router struct{ lookups *lookups }
+// router is what boxo's server asks. Of the interface only FindProviders is there:
+// Handler lets through nothing else.
+type router struct {
+	boxo.DelegatedRouter
+	lookups *lookups
+}
 
 var _ boxo.DelegatedRouter = (*router)(nil)
 
@@ -182,31 +183,4 @@ func (r *records) Val() boxoiter.Result[types.Record] {
 func (r *records) Close() error {
 	r.stop()
 	return nil
-}
-
-// The rest of the interface is not served.
-
-// ProvideBitswap implements boxo's DelegatedRouter.
-func (*router) ProvideBitswap(context.Context, *boxo.BitswapWriteProvideRequest) (time.Duration, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// FindPeers implements boxo's DelegatedRouter.
-func (*router) FindPeers(context.Context, peer.ID, int) (boxoiter.ResultIter[*types.PeerRecord], error) {
-	return nil, libp2prouting.ErrNotSupported
-}
-
-// GetIPNS implements boxo's DelegatedRouter.
-func (*router) GetIPNS(context.Context, ipns.Name) (*ipns.Record, error) {
-	return nil, libp2prouting.ErrNotSupported
-}
-
-// PutIPNS implements boxo's DelegatedRouter.
-func (*router) PutIPNS(context.Context, ipns.Name, *ipns.Record) error {
-	return libp2prouting.ErrNotSupported
-}
-
-// GetClosestPeers implements boxo's DelegatedRouter.
-func (*router) GetClosestPeers(context.Context, cid.Cid) (boxoiter.ResultIter[*types.PeerRecord], error) {
-	return nil, libp2prouting.ErrNotSupported
 }

@@ -94,6 +94,7 @@ func TestWhatIsNotServed(t *testing.T) {
 		"peers":                {path: "/routing/v1/peers/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", want: 501},
 		"names":                {path: "/routing/v1/ipns/k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8", want: 501},
 		"elsewhere":            {path: "/", want: 404},
+		"a way around":         {path: "/routing/v1/providers/../peers/x", want: 404},
 		"a page":               {path: path(key(1)), header: []string{"Sec-Fetch-Site", "cross-site"}, want: 403},
 		"a page by rebinding":  {path: path(key(1)), header: []string{"Sec-Fetch-Site", "same-origin"}, want: 403},
 		"what does not accept": {path: path(key(1)), header: []string{"Accept", "text/html"}, want: 400},
