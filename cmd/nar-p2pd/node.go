@@ -63,6 +63,7 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		PeerID:       s.PeerID.String(),
 		Addresses:    []string{},
 		Allowed:      s.Allowed,
+		Foreign:      s.Foreign,
 		Connected:    s.Connected,
 		Reachability: strings.ToLower(s.Reachability.String()),
 		Routing:      "none",

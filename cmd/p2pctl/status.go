@@ -85,6 +85,9 @@ func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) 
 	if p.Allowed != nil {
 		row("allow-list", "%d peers", *p.Allowed)
 	}
+	if p.Foreign > 0 {
+		row("foreign", "%d connections with nodes of other networks closed", p.Foreign)
+	}
 	row("DHT", "%s, %d nodes known", p.Routing, p.RoutingPeers)
 	for _, e := range p.Endpoints {
 		row("endpoint", "%s%s", e.URL, unless(e.Problem == "", ": "+printable(e.Problem)))

@@ -91,6 +91,9 @@ type P2PStatus struct {
 	Bootstrap []string `json:"bootstrap,omitempty"`
 	// Allowed counts the peers on the allow-list. It is absent where there is none.
 	Allowed *int `json:"allowed,omitempty"`
+	// Foreign counts the connections with nodes of other networks that a named one
+	// has closed.
+	Foreign int64 `json:"foreign,omitempty"`
 	// PSKFile is the file with the pre-shared key, where the network has one.
 	PSKFile string `json:"pskFile,omitempty"`
 	// Endpoints are the servers that are asked who provides what.
