@@ -54,6 +54,7 @@ func (s *Server) proof(r *record) (*verify.Address, error) {
 // NAR for a while and goes to its next substituter.
 func (s *Server) refuse(r *record) {
 	s.refused.put(claimOf(r.info), struct{}{}, refuseTime)
+	s.records.memory.drop(r.info.StorePath.HashPart())
 	s.log.Warn("unsigned record refused: its content is not what its content address says",
 		zap.Stringer("storePath", r.info.StorePath), zap.Stringer("narHash", r.info.NARHash),
 		zap.String("contentAddress", r.info.CA), zap.String("upstream", r.upstream))

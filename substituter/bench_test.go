@@ -43,14 +43,29 @@ func benchmarkNAR(b *testing.B, size int, peers bool) {
 	}
 }
 
-// BenchmarkNarinfo asks for a record that is kept.
+// BenchmarkNarinfo asks over 25 connections per processor for a record that was
+// asked for before.
 func BenchmarkNarinfo(b *testing.B) {
 	l := newLab(b)
 	l.deps.Log = zap.NewNop()
 	p := l.path("p", small)
 	l.cache.add(p)
+	l.client.Transport = &http.Transport{MaxIdleConnsPerHost: 1000}
 	l.start()
-	for b.Loop() {
-		l.get(p.narinfoURL(), http.StatusOK)
-	}
+	l.get(p.narinfoURL(), http.StatusOK)
+	b.SetParallelism(25)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			resp, err := l.client.Get(l.url + p.narinfoURL())
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+				b.Error(resp.Status, err)
+			}
+			resp.Body.Close()
+		}
+	})
 }

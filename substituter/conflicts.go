@@ -277,8 +277,8 @@ func (s *Server) settle(found *record) *record {
 	if found == nil {
 		return nil
 	}
-	if kept := s.records.current(found.info.StorePath.HashPart()); kept != nil && s.outlives(kept, found) {
-		return kept
+	if kept := s.records.current(found.info.StorePath.HashPart()); kept != nil && s.outlives(kept.record, found) {
+		return kept.record
 	}
 	return found
 }

@@ -50,6 +50,7 @@ func (b *builders) age() {
 			b.t.Fatal(err)
 		}
 		stored["fetched"] = time.Unix(1e9, 0)
+		delete(stored, "checked")
 		v, err := json.Marshal(stored)
 		if err != nil {
 			b.t.Fatal(err)
@@ -69,7 +70,8 @@ func (b *builders) renewed() {
 		}
 		old = false
 		_ = b.deps.Records.Each(b.t.Context(), func(key, value []byte) error {
-			old = old || bytes.HasPrefix(key, []byte("current/")) && bytes.Contains(value, []byte(`"fetched":"2001-`))
+			old = old || bytes.HasPrefix(key, []byte("current/")) && bytes.Contains(value, []byte(`"fetched":"2001-`)) &&
+				!bytes.Contains(value, []byte(`"checked"`))
 			return nil
 		})
 	}

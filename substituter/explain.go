@@ -39,7 +39,7 @@ func (s *Server) Explain(ctx context.Context, part nix.HashPart) (*explain.Path,
 	}
 	defer s.lookups.Release(1)
 	e := &explanation{s: s, part: part, p: &explain.Path{HashPart: part.String(), Time: time.Now(), Upstreams: []explain.Answer{}}}
-	e.local = s.askStore(ctx, part)
+	e.local, _ = s.askStore(ctx, part)
 	e.choose(ctx)
 	e.store(ctx)
 	e.memories()
@@ -62,7 +62,9 @@ type explanation struct {
 // what every upstream says.
 func (e *explanation) choose(ctx context.Context) {
 	kept := e.s.records.current(e.part)
-	e.rec = kept
+	if kept != nil {
+		e.rec = kept.record
+	}
 	if e.rec == nil && e.local != nil {
 		e.rec = e.s.believedOf(e.local)
 	}
@@ -89,7 +91,7 @@ func (e *explanation) choose(ctx context.Context) {
 		e.p.State = explain.State(f.outcome(found).state)
 	}
 	if e.rec != nil {
-		e.record(e.rec == kept)
+		e.record(kept != nil)
 	}
 }
 

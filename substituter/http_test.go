@@ -201,6 +201,23 @@ func TestMetrics(t *testing.T) {
 	if err := l.server.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	want := map[string]float64{
+		"nar_p2p_narinfo_requests_total{result=found}":  1,
+		"nar_p2p_narinfo_requests_total{result=absent}": 1,
+		"nar_p2p_nar_requests_total{result=served}":     1,
+		"nar_p2p_nar_bytes_total{source=upstream}":      small,
+	}
+	if diff := cmp.Diff(want, counted(t, registry)); diff != "" {
+		t.Error(diff)
+	}
+	if got := l.server.Stats(); got.NARs["served"] != 1 || len(got.Upstreams) != 1 || !got.Upstreams[0].Reachable {
+		t.Errorf("Stats() = %+v", got)
+	}
+}
+
+// counted returns the counters that are not zero.
+func counted(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -216,18 +233,7 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]float64{
-		"nar_p2p_narinfo_requests_total{result=found}":  1,
-		"nar_p2p_narinfo_requests_total{result=absent}": 1,
-		"nar_p2p_nar_requests_total{result=served}":     1,
-		"nar_p2p_nar_bytes_total{source=upstream}":      small,
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if got := l.server.Stats(); got.NARs["served"] != 1 || len(got.Upstreams) != 1 || !got.Upstreams[0].Reachable {
-		t.Errorf("Stats() = %+v", got)
-	}
+	return got
 }
 
 func TestNewRefuses(t *testing.T) {

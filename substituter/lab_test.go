@@ -123,6 +123,15 @@ func (l *lab) sign(name string, nar []byte) *path {
 	return &path{info, nar}
 }
 
+// refer makes p refer to others.
+func (l *lab) refer(p *path, others ...*path) *path {
+	for _, other := range others {
+		p.info.References = append(p.info.References, other.info.StorePath)
+	}
+	p.info.Signatures = []narinfo.Signature{l.key.Sign(p.info.Fingerprint())}
+	return p
+}
+
 func (p *path) part() nix.HashPart { return p.info.StorePath.HashPart() }
 func (p *path) narinfoURL() string { return "/" + p.part().String() + ".narinfo" }
 func (p *path) narURL() string     { return "/" + narinfo.NARURL(p.part(), p.info.NARHash) }
@@ -276,7 +285,10 @@ type network struct {
 	records   map[nix.HashPart][]*narinfo.Info
 	nars      map[nix.NARHash]*holding
 	expected  map[nix.NARHash]bool // by whether strangers were told
-	narinfos  []bool               // calls, by the same
+	expects   int                  // calls of Expect
+	narinfos  []bool               // calls, by whether strangers were asked
+	asked     []nix.HashPart       // the same calls
+	slow      map[nix.HashPart]time.Duration
 	wants     []substituter.Want
 	verdicts  []bool
 	reluctant bool   // answers for narinfos go to strangers only
@@ -299,7 +311,7 @@ var errPeersGone = errors.New("all peers have gone")
 func newNetwork() *network {
 	return &network{
 		records: make(map[nix.HashPart][]*narinfo.Info), nars: make(map[nix.NARHash]*holding),
-		expected: make(map[nix.NARHash]bool),
+		expected: make(map[nix.NARHash]bool), slow: make(map[nix.HashPart]time.Duration),
 	}
 }
 
@@ -316,20 +328,32 @@ func (n *network) hold(hash nix.NARHash, h holding) {
 	n.nars[hash] = &h
 }
 
-func (n *network) Narinfos(_ context.Context, part nix.HashPart, strangers bool) iter.Seq[*narinfo.Info] {
+func (n *network) Narinfos(ctx context.Context, part nix.HashPart, strangers bool) iter.Seq[*narinfo.Info] {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.narinfos = append(n.narinfos, strangers)
+	n.asked = append(n.asked, part)
 	if n.reluctant && !strangers {
 		return slices.Values([]*narinfo.Info{})
 	}
-	return slices.Values(slices.Clone(n.records[part]))
+	records, slow := slices.Clone(n.records[part]), n.slow[part]
+	return func(yield func(*narinfo.Info) bool) {
+		if slow > 0 {
+			select {
+			case <-time.After(slow):
+			case <-ctx.Done():
+				return
+			}
+		}
+		slices.Values(records)(yield)
+	}
 }
 
 func (n *network) Expect(hash nix.NARHash, strangers bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.expected[hash] = strangers
+	n.expects++
 }
 
 func (n *network) Known(hash nix.NARHash) bool {
@@ -485,7 +509,8 @@ func (s store) Info(_ context.Context, part nix.HashPart) (*narstore.PathInfo, e
 		return nil, narstore.ErrNotFound
 	}
 	return &narstore.PathInfo{
-		Path: p.info.StorePath, NARHash: p.info.NARHash, NARSize: p.info.NARSize, Signatures: p.info.Signatures,
+		Path: p.info.StorePath, NARHash: p.info.NARHash, NARSize: p.info.NARSize,
+		References: p.info.References, Signatures: p.info.Signatures,
 	}, nil
 }
 

@@ -2,6 +2,8 @@ package substituter
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,15 +22,20 @@ const (
 	storePatience = 500 * time.Millisecond
 )
 
+// ErrUnknown says that a path was not found, and that those who could know
+// whether there is such a path did not all answer.
+var ErrUnknown = errors.New("substituter: not everybody who could know has answered")
+
 // Lookup returns the record of a path in the form in which Nix gets it, and
-// whether strangers may be asked about its NAR. The error may be
-// narstore.ErrNotFound. It takes no longer than the deadline.
+// whether strangers may be asked about its NAR. The error is
+// narstore.ErrNotFound where there is no such path, and ErrUnknown where nobody
+// knows. It takes no longer than the deadline.
 func (s *Server) Lookup(ctx context.Context, part nix.HashPart) (info *narinfo.Info, strangers bool, err error) {
 	r, err := s.lookup(ctx, part)
 	if err != nil {
 		return nil, false, err
 	}
-	return r.forNix(), s.mayTellStrangers(r), nil
+	return r.forNix(), s.mayTellStrangers(r.record), nil
 }
 
 // Present takes note that paths have come into being, or signatures of them:
@@ -40,17 +47,16 @@ func (s *Server) Present(parts ...nix.HashPart) {
 }
 
 // lookup returns the current record of a hash part.
-func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*record, error) {
-	return s.coalesce(ctx, part.String(), func(ctx context.Context) *record {
+func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*rendered, error) {
+	if r := s.records.memory.get(part); r != nil {
+		return r, nil
+	}
+	return s.coalesce(ctx, part.String(), func(ctx context.Context) (*rendered, error) {
 		if r := s.records.current(part); r != nil {
-			if time.Since(r.fetched) > refreshAfter {
-				s.queueRefresh(part)
-			}
-			return r
+			return r, nil
 		}
 		if r := s.inStore(ctx, part); r != nil {
-			s.records.put(r)
-			return r
+			return s.keep(r), nil
 		}
 		return s.find(ctx, part)
 	})
@@ -58,14 +64,16 @@ func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*record, error)
 
 // naming returns a record that gives the path this NAR hash. Nix keeps NAR
 // URLs for 30 days, so they must resolve when nothing is kept here.
-func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash) (*record, error) {
-	r, err := s.coalesce(ctx, narinfo.NARURL(part, hash), func(ctx context.Context) *record {
+func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash) (*rendered, error) {
+	if r := s.records.memory.get(part); r != nil && r.info.NARHash == hash {
+		return r, nil
+	}
+	r, err := s.coalesce(ctx, narinfo.NARURL(part, hash), func(ctx context.Context) (*rendered, error) {
 		if r := s.records.naming(part, hash); r != nil {
-			return r
+			return r, nil
 		}
 		if r := s.inStore(ctx, part); r != nil && r.info.NARHash == hash {
-			s.records.put(r)
-			return r
+			return s.keep(r), nil
 		}
 		return s.find(ctx, part)
 	})
@@ -77,7 +85,7 @@ func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash
 
 // coalesce runs find once for all who ask for key at the same time, under the
 // deadline and not under the context of whoever came first.
-func (s *Server) coalesce(ctx context.Context, key string, find func(context.Context) *record) (*record, error) {
+func (s *Server) coalesce(ctx context.Context, key string, find func(context.Context) (*rendered, error)) (*rendered, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
 	defer cancel()
 	flight := s.flights.DoChan(key, func() (any, error) {
@@ -86,82 +94,97 @@ func (s *Server) coalesce(ctx context.Context, key string, find func(context.Con
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Deadline)
 		defer cancel()
 		if err := s.lookups.Acquire(own, 1); err != nil {
-			return (*record)(nil), err
+			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 		defer s.lookups.Release(1)
-		return find(own), nil
+		return find(own)
 	})
 	select {
 	case res := <-flight:
-		r, ok := res.Val.(*record)
-		if res.Err != nil || !ok || r == nil {
-			return nil, narstore.ErrNotFound
+		if r, ok := res.Val.(*rendered); ok && res.Err == nil {
+			return r, nil
 		}
-		return r, nil
+		return nil, res.Err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
 }
 
-// find asks upstreams and peers.
-func (s *Server) find(ctx context.Context, part nix.HashPart) *record {
+// find asks upstreams and peers. A definite absence is remembered for a moment;
+// ignorance is not: whoever asks next may have more luck.
+func (s *Server) find(ctx context.Context, part nix.HashPart) (*rendered, error) {
 	if _, known := s.absent.get(part); known {
-		return nil
+		return nil, narstore.ErrNotFound
 	}
 	r, definite := s.search(ctx, part, everybody)
 	r = s.settle(r)
 	switch {
-	case r != nil:
-		s.absent.remove(part)
-		// Without signatures the size is the word of whoever sent the record. Of
-		// an upstream it is taken; a peer with a wrong one would keep the path
-		// from us for as long as the record is kept.
-		if r.upstream != "" || s.keys.Signed(r.info) {
-			s.records.put(r)
-		}
-	case definite:
+	case r == nil && definite:
 		s.absent.put(part, struct{}{}, keepAbsent)
+		return nil, narstore.ErrNotFound
+	case r == nil:
+		return nil, ErrUnknown
+	case r.upstream != "" || s.keys.Signed(r.info):
+		return s.keep(r), nil
 	}
-	return r
+	// Without signatures the size is the word of whoever sent the record. Of
+	// an upstream it is taken; a peer with a wrong one would keep the path
+	// from us for as long as the record is kept.
+	s.absent.remove(part)
+	return render(r), nil
+}
+
+// keep makes r the current record of its hash part.
+func (s *Server) keep(r *record) *rendered {
+	s.absent.remove(r.info.StorePath.HashPart())
+	return s.records.put(r)
 }
 
 // inStore returns the record of a path in the local store, if keys that are
 // trusted have signed it. Nobody is told that the store has it.
 func (s *Server) inStore(ctx context.Context, part nix.HashPart) *record {
-	if path := s.askStore(ctx, part); path != nil {
-		return s.believedOf(path)
-	}
-	return nil
-}
-
-// askStore returns what the store knows of a path, or nil. A store that does
-// not answer, such as a nix-daemon that hangs, is not waited for: the upstreams
-// are still to be asked.
-func (s *Server) askStore(ctx context.Context, part nix.HashPart) *narstore.PathInfo {
-	if s.store == nil || !s.storeAsks.TryAcquire(1) {
+	path, err := s.askStore(ctx, part)
+	if err != nil {
 		return nil
 	}
+	return s.believedOf(path)
+}
+
+var errSilentStore = errors.New("the store does not answer")
+
+// askStore returns what the store knows of a path. A store that does not
+// answer, such as a nix-daemon that hangs, is not waited for: the upstreams are
+// still to be asked.
+func (s *Server) askStore(ctx context.Context, part nix.HashPart) (*narstore.PathInfo, error) {
+	switch {
+	case s.store == nil:
+		return nil, narstore.ErrNotFound
+	case !s.storeAsks.TryAcquire(1):
+		return nil, errSilentStore
+	}
 	s.tasks.begin()
-	answer := make(chan *narstore.PathInfo, 1)
+	type answer struct {
+		path *narstore.PathInfo
+		err  error
+	}
+	answers := make(chan answer, 1)
 	go func() {
 		defer s.tasks.end()
 		defer s.storeAsks.Release(1)
 		path, err := s.store.Info(ctx, part)
-		if err != nil {
-			path = nil
-		}
-		answer <- path
+		answers <- answer{path, err}
 	}()
 	patience := time.NewTimer(storePatience)
 	defer patience.Stop()
 	select {
-	case path := <-answer:
-		return path
+	case a := <-answers:
+		return a.path, a.err
 	case <-patience.C:
 		s.log.Debug("the store does not answer", zap.Stringer("hashPart", part))
+		return nil, errSilentStore
 	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return nil
 }
 
 // queueRefresh lets Run ask the upstreams again for a record.
@@ -188,17 +211,18 @@ func (s *Server) revalidate(ctx context.Context) error {
 // undo what was signed.
 func (s *Server) renew(ctx context.Context, part nix.HashPart) {
 	old := s.records.current(part)
-	if old == nil || time.Since(old.fetched) <= refreshAfter {
+	if old == nil || !old.stale() {
 		return // somebody was faster
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
 	defer cancel()
 	r, _ := s.search(ctx, part, nobody)
-	if r == nil || s.outlives(old, r) {
-		r = old
-		r.fetched = time.Now()
+	if r == nil || s.outlives(old.record, r) {
+		again := *old.record
+		again.checked = time.Now()
+		r = &again
 	}
-	s.records.put(r)
+	s.keep(r)
 	s.log.Debug("record revalidated", zap.Stringer("storePath", r.info.StorePath))
 }
 

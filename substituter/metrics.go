@@ -11,9 +11,10 @@ const (
 	resultFound  = "found"
 	resultServed = "served"
 	resultAbsent = "absent"
-	// resultFailed is a narinfo that could not be found in time, or a NAR that
-	// no source delivered.
-	resultFailed = "failed"
+	// resultUnknown is a narinfo that was not found, while not everybody who
+	// could know has said that there is none.
+	resultUnknown = "unknown"
+	resultFailed  = "failed" // no source delivered the NAR
 	// resultBroken is a NAR that was broken off.
 	resultBroken = "broken"
 	resultGone   = "gone" // the client
@@ -52,7 +53,7 @@ type counters struct {
 func newCounters() *counters {
 	return &counters{
 		narinfos: newFamily("nar_p2p_narinfo_requests_total", "Requests for narinfos.", "result",
-			resultFound, resultAbsent, resultFailed),
+			resultFound, resultAbsent, resultUnknown),
 		nars: newFamily("nar_p2p_nar_requests_total", "Requests for NARs.", "result",
 			resultServed, resultAbsent, resultFailed, resultBroken, resultGone),
 		bytes: newFamily("nar_p2p_nar_bytes_total", "Uncompressed bytes of NARs taken from each kind of source.", "source",

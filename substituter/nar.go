@@ -71,7 +71,7 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 			}
 		}
 	}
-	result := s.deliver(r.Context(), rec, resp)
+	result := s.deliver(r.Context(), rec.record, resp)
 	s.counters.nars.add(result)
 	switch {
 	case result == resultServed:

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -20,30 +21,71 @@ func (s *Server) serveCacheInfo(w http.ResponseWriter, r *http.Request) {
 	writeText(w, r, "text/x-nix-cache-info", []byte(text))
 }
 
-// serveNarinfo answers 200 or 404, whatever happens.
+// actAgain is how long what a record that Nix was given brings about is not
+// done anew. Peers have changed by then, or the records that were looked up
+// ahead have gone.
+const actAgain = 5 * time.Second
+
+// serveNarinfo answers 200 or 404, whatever happens. Where the record is in
+// memory it does next to nothing else.
 func (s *Server) serveNarinfo(w http.ResponseWriter, r *http.Request, name string) {
 	part, err := nix.ParseHashPart(strings.TrimSuffix(name, ".narinfo"))
 	if err != nil {
 		notFound(w)
 		return
 	}
-	rec, err := s.lookup(r.Context(), part)
+	rec := s.records.memory.get(part)
+	if rec == nil {
+		rec, err = s.lookup(r.Context(), part)
+	}
 	switch {
 	case errors.Is(err, narstore.ErrNotFound):
 		s.counters.narinfos.add(resultAbsent)
 		notFound(w)
 		return
 	case err != nil:
-		s.counters.narinfos.add(resultFailed)
-		s.log.Debug("narinfo not found in time", zap.Stringer("hashPart", part), zap.Error(err))
+		s.counters.narinfos.add(resultUnknown)
+		s.log.Debug("not known whether there is a narinfo", zap.Stringer("hashPart", part), zap.Error(err))
 		notFound(w)
 		return
 	}
 	s.counters.narinfos.add(resultFound)
-	if s.peers != nil && r.Method == http.MethodGet {
-		s.peers.Expect(rec.info.NARHash, s.mayTellStrangers(rec))
+	s.given(rec, r.Method)
+	rec.write(w, r.Method)
+}
+
+// given acts upon a record that Nix was given.
+func (s *Server) given(r *rendered, method string) {
+	now := int64(time.Since(s.started)) + 1
+	last := r.given.Load()
+	if last != 0 && now-last < int64(actAgain) {
+		return
 	}
-	writeText(w, r, "text/x-nix-narinfo", rec.forNix().Bytes())
+	// HEAD asks whether there is a path, and not for it.
+	if method == http.MethodGet {
+		if !r.given.CompareAndSwap(last, now) {
+			return // another request does it
+		}
+		if s.peers != nil {
+			s.peers.Expect(r.info.NARHash, s.mayTellStrangers(r.record))
+		}
+	}
+	if r.stale() {
+		s.queueRefresh(r.info.StorePath.HashPart())
+	}
+}
+
+// narinfoType is a header's value.
+var narinfoType = []string{"text/x-nix-narinfo"}
+
+// write answers with the record. The header's values are set as they are: Set
+// would make a copy of each.
+func (r *rendered) write(w http.ResponseWriter, method string) {
+	h := w.Header()
+	h["Content-Type"], h["Content-Length"] = narinfoType, r.contentLength
+	if method != http.MethodHead {
+		_, _ = (&timedWriter{w: w}).Write(r.text) // a client that has gone is no concern of ours
+	}
 }
 
 func writeText(w http.ResponseWriter, r *http.Request, contentType string, text []byte) {

@@ -393,6 +393,7 @@ func TestSupersededRecord(t *testing.T) {
 		}
 		return v
 	})
+	l.start() // it knows the record in its memory
 	fresh.info.URL = "nar/fresh.nar"
 	l.cache.add(fresh)
 	_, body := l.get(old.narinfoURL(), http.StatusOK) // revalidated behind this answer

@@ -1,9 +1,14 @@
 package substituter
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,9 +24,15 @@ const (
 	// refreshAfter is the age at which a record is revalidated. Store paths do
 	// not change; the URL at an upstream may.
 	refreshAfter = 24 * time.Hour
+	// defaultMaxRecords is a dozen systems of 5,000 paths each, in about 100 MB.
+	defaultMaxRecords = 64 << 10
+	// roomShare is the part of the records that is removed at once where there
+	// are too many: looking through all of them costs about a second.
+	roomShare = 8
 )
 
-// record is a narinfo that is believed, and where it came from.
+// record is a narinfo that is believed, and where it came from. It does not
+// change once it is kept.
 type record struct {
 	// info is as its source gave it, but for what trust.Keys.Clean took out.
 	info *narinfo.Info
@@ -32,6 +43,8 @@ type record struct {
 	fetched time.Time
 	// took is how long the upstream took to answer, 0 if none did.
 	took time.Duration
+	// checked is when the upstreams were last asked again, to no avail, or zero.
+	checked time.Time
 }
 
 // forNix returns the record in the form in which Nix gets it.
@@ -43,8 +56,14 @@ func (r *record) forNix() *narinfo.Info {
 	return &info
 }
 
+// stale reports whether the record is to be revalidated.
+func (r *record) stale() bool {
+	return time.Since(r.fetched) > refreshAfter && time.Since(r.checked) > refreshAfter
+}
+
 // recordCache keeps the current record of each hash part, and those that it
-// has superseded, since Nix still knows their NAR URLs.
+// has superseded, since Nix still knows their NAR URLs. What was asked for
+// lately is in memory too.
 //
 // The database is not trusted: a record is checked again when it is read, and
 // so a key that is trusted no more has no effect from the next start on.
@@ -53,34 +72,74 @@ type recordCache struct {
 	// believe returns an error for a record that is not to be believed.
 	believe func(info *narinfo.Info, upstream string) error
 	log     *zap.Logger
+	memory  *memory
+	// limit is how many current records there may be on the disk, and as many
+	// superseded ones.
+	limit int
+
+	// room is how many records may be added before run must look whether there
+	// are too many.
+	room    atomic.Int64
+	crowded chan struct{} // tells run so
 
 	mu sync.Mutex // held while a record is replaced
 }
 
-// storedRecord is a record on the disk.
-type storedRecord struct {
-	Narinfo  string    `json:"narinfo"`
-	Upstream string    `json:"upstream,omitempty"`
-	Private  bool      `json:"private,omitempty"`
-	Fetched  time.Time `json:"fetched"`
+func newRecordCache(bucket Bucket, believe func(*narinfo.Info, string) error, limit int, log *zap.Logger) *recordCache {
+	c := &recordCache{
+		bucket: bucket, believe: believe, limit: limit, log: log,
+		memory: newMemory(memorySize), crowded: make(chan struct{}, 1),
+	}
+	c.room.Store(int64(limit))
+	return c
 }
 
-func currentKey(part nix.HashPart) []byte { return append([]byte("current/"), part[:]...) }
+// storedRecord is a record on the disk.
+type storedRecord struct {
+	Narinfo  string `json:"narinfo"`
+	Upstream string `json:"upstream,omitempty"`
+	Private  bool   `json:"private,omitempty"`
+	storedTimes
+}
+
+type storedTimes struct {
+	Fetched time.Time     `json:"fetched"`
+	Took    time.Duration `json:"took,omitempty"` // nanoseconds
+	Checked time.Time     `json:"checked,omitzero"`
+}
+
+const (
+	currentPrefix    = "current/"
+	supersededPrefix = "superseded/"
+)
+
+func currentKey(part nix.HashPart) []byte { return append([]byte(currentPrefix), part[:]...) }
 
 func supersededKey(part nix.HashPart, hash nix.NARHash) []byte {
-	return append(append([]byte("superseded/"), part[:]...), hash[:]...)
+	return append(append([]byte(supersededPrefix), part[:]...), hash[:]...)
 }
 
 // current returns the record of a hash part, or nil.
-func (c *recordCache) current(part nix.HashPart) *record { return c.read(currentKey(part), part) }
+func (c *recordCache) current(part nix.HashPart) *rendered {
+	if r := c.memory.get(part); r != nil {
+		return r
+	}
+	generation := c.memory.now()
+	r := c.read(currentKey(part), part)
+	if r == nil {
+		return nil
+	}
+	return c.memory.add(render(r), generation)
+}
 
 // naming returns the record, current or superseded, that gives the path with
 // this hash part this NAR hash, or nil.
-func (c *recordCache) naming(part nix.HashPart, hash nix.NARHash) *record {
-	for _, key := range [][]byte{currentKey(part), supersededKey(part, hash)} {
-		if r := c.read(key, part); r != nil && r.info.NARHash == hash {
-			return r
-		}
+func (c *recordCache) naming(part nix.HashPart, hash nix.NARHash) *rendered {
+	if r := c.current(part); r != nil && r.info.NARHash == hash {
+		return r
+	}
+	if r := c.read(supersededKey(part, hash), part); r != nil && r.info.NARHash == hash {
+		return render(r)
 	}
 	return nil
 }
@@ -113,32 +172,128 @@ func (c *recordCache) parse(data []byte, part nix.HashPart) (*record, error) {
 	if err := c.believe(info, stored.Upstream); err != nil {
 		return nil, err
 	}
-	return &record{info: info, upstream: stored.Upstream, private: stored.Private, fetched: stored.Fetched}, nil
+	return &record{
+		info: info, upstream: stored.Upstream, private: stored.Private,
+		fetched: stored.Fetched, took: stored.Took, checked: stored.Checked,
+	}, nil
 }
 
 // put makes r the current record of its hash part. A path that was once known
 // to the public stays so.
-func (c *recordCache) put(r *record) {
+func (c *recordCache) put(r *record) *rendered {
 	part := r.info.StorePath.HashPart()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.current(part)
+	renewed := old != nil && old.info.NARHash == r.info.NARHash
 	switch {
-	case old == nil:
-	case old.info.NARHash != r.info.NARHash:
-		c.write(supersededKey(part, old.info.NARHash), old)
-	default:
-		r.private = r.private && old.private
+	case renewed && r.private && !old.private:
+		public := *r
+		public.private = false
+		r = &public
+	case old != nil && !renewed:
+		c.write(supersededKey(part, old.info.NARHash), old.record)
 	}
+	held := c.memory.put(render(r)) // before makeRoom can see it on the disk
 	c.write(currentKey(part), r)
+	if !renewed {
+		c.grow()
+	}
+	return held
 }
 
 func (c *recordCache) write(key []byte, r *record) {
-	data, err := json.Marshal(storedRecord{string(r.info.Bytes()), r.upstream, r.private, r.fetched})
+	data, err := json.Marshal(storedRecord{
+		string(r.info.Bytes()), r.upstream, r.private, storedTimes{r.fetched, r.took, r.checked},
+	})
 	if err == nil {
 		err = c.bucket.Put(key, data, keepRecords)
 	}
 	if err != nil {
 		c.log.Warn("record not kept", zap.Stringer("storePath", r.info.StorePath), zap.Error(err))
 	}
+}
+
+// grow counts a record that is new on the disk. (It may be counted twice, where
+// makeRoom has just seen it.)
+func (c *recordCache) grow() {
+	if c.room.Add(-1) < 0 {
+		select {
+		case c.crowded <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run keeps the number of records on the disk within the limit until ctx ends.
+func (c *recordCache) run(ctx context.Context) error {
+	for {
+		if err := c.makeRoom(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("old records not removed", zap.Error(err))
+		}
+		select {
+		case <-c.crowded:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// kept is the key of a record on the disk and when it was last of use. No use
+// costs a write: a record that is used is revalidated once a day, and the use
+// of those in memory is known.
+type kept struct {
+	key    string
+	rank   int   // among those in memory, 1 for the one whose use is longest ago; 0 for all others
+	latest int64 // Unix time of the last answer or revalidation
+}
+
+// makeRoom counts the records on the disk and removes those whose last use is
+// longest ago where there are too many.
+func (c *recordCache) makeRoom(ctx context.Context) error {
+	c.room.Store(int64(c.limit)) // grow counts what comes from now on
+	var current, superseded []kept
+	err := c.bucket.Each(ctx, func(key, value []byte) error {
+		var times storedTimes
+		_ = json.Unmarshal(value, &times) // what cannot be read is the first to go
+		k := kept{key: string(key), latest: max(times.Fetched.Unix(), times.Checked.Unix())}
+		if strings.HasPrefix(k.key, currentPrefix) {
+			current = append(current, k)
+		} else {
+			superseded = append(superseded, k)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for part, rank := range c.memory.ranks() {
+		i, ok := slices.BinarySearchFunc(current, string(currentKey(part)), func(k kept, key string) int {
+			return strings.Compare(k.key, key)
+		})
+		if ok {
+			current[i].rank = rank
+		}
+	}
+	c.room.Add(-int64(max(c.cut(current), c.cut(superseded))))
+	return nil
+}
+
+// cut removes the surplus and returns how many are left. A record that is
+// renewed at that moment may go with it, and is then asked for again.
+func (c *recordCache) cut(records []kept) (left int) {
+	if len(records) <= c.limit {
+		return len(records)
+	}
+	slices.SortFunc(records, func(a, b kept) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.latest, b.latest))
+	})
+	surplus := len(records) - c.limit + c.limit/roomShare
+	for _, k := range records[:surplus] {
+		if err := c.bucket.Delete([]byte(k.key)); err != nil {
+			c.log.Warn("old record not removed", zap.Error(err))
+		}
+	}
+	c.log.Debug("old records removed", zap.Int("removed", surplus), zap.Int("left", len(records)-surplus))
+	return len(records) - surplus
 }

@@ -111,8 +111,8 @@ type Bucket interface {
 	Get(key []byte) ([]byte, error)
 	Put(key, value []byte, ttl time.Duration) error
 	Delete(key []byte) error
-	// Each calls f with everything in the bucket, until f returns an error. The
-	// slices are f's only during the call.
+	// Each calls f with everything in the bucket, ordered by key, until f returns
+	// an error. The slices are f's only during the call.
 	Each(ctx context.Context, f func(key, value []byte) error) error
 }
 
@@ -122,6 +122,10 @@ type Config struct {
 	Priority int
 	// Deadline is the longest time for one narinfo; 0 means 5 s.
 	Deadline time.Duration
+	// MaxRecords is how many records are kept on the disk, for 30 days at most;
+	// 0 means 65,536. Where there are more, those go that were not asked for the
+	// longest.
+	MaxRecords int
 	// Upstreams, those with the lowest priority asked first, and among equals
 	// the quickest. One that signs with a key that is not in Trust is private.
 	Upstreams []upstream.Config
@@ -170,6 +174,7 @@ type Deps struct {
 type Server struct {
 	Config
 	log     *zap.Logger
+	started time.Time
 	store   narstore.Store
 	peers   Peers
 	askable func(*narinfo.Info) bool
@@ -202,11 +207,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Log == nil || deps.Records == nil {
 		return nil, errors.New("substituter: a logger and a bucket for records are needed")
 	}
-	if cfg.Priority < 0 || cfg.Deadline < 0 || cfg.SpoolSize < 0 {
-		return nil, errors.New("substituter: negative priority, deadline or spool size")
+	if cfg.Priority < 0 || cfg.Deadline < 0 || cfg.SpoolSize < 0 || cfg.MaxRecords < 0 {
+		return nil, errors.New("substituter: negative priority, deadline, spool size or number of records")
 	}
 	s := &Server{
-		Config: cfg, log: deps.Log.Named("substituter"),
+		Config: cfg, log: deps.Log.Named("substituter"), started: time.Now(),
 		store: deps.Store, peers: deps.Peers, askable: deps.Askable, shared: deps.Shared,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
 		refused:   newExpiring[claim, struct{}](maxRemembered),
@@ -232,7 +237,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := s.addUpstreams(deps.Health); err != nil {
 		return nil, err
 	}
-	s.records = &recordCache{bucket: deps.Records, believe: s.believe, log: s.log}
+	s.records = newRecordCache(deps.Records, s.believe, orDefault(cfg.MaxRecords, defaultMaxRecords), s.log)
 	s.reports = newReports(deps.Fetches, s.log)
 	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
@@ -253,11 +258,12 @@ func orDefault[T comparable](value, fallback T) T {
 	return value
 }
 
-// Run revalidates old records and probes upstreams that fail until ctx ends,
-// waits for what is still under way, and closes the connections to the
-// upstreams.
+// Run revalidates old records, removes surplus ones and probes upstreams that
+// fail until ctx ends, waits for what is still under way, and closes the
+// connections to the upstreams.
 func (s *Server) Run(ctx context.Context) error {
 	var group errgroup.Group
+	group.Go(func() error { return s.records.run(ctx) })
 	for range refreshers {
 		group.Go(func() error { return s.revalidate(ctx) })
 	}

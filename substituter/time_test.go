@@ -19,7 +19,7 @@ import (
 )
 
 // offline is a substituter without upstreams and sockets, for a bubble in which
-// time is not real.
+// time is not real. It is made at the first request.
 func offline(t *testing.T) (*lab, func(target string) (int, []byte)) {
 	t.Helper()
 	key, err := narinfo.GenerateSecretKey("test-1")
@@ -27,30 +27,44 @@ func offline(t *testing.T) (*lab, func(target string) (int, []byte)) {
 		t.Fatal(err)
 	}
 	l := &lab{t: t, key: key, peers: newNetwork()}
-	server, err := substituter.New(substituter.Config{
+	l.cfg = substituter.Config{
 		Trust:    trust.Keys{Trusted: []narinfo.PublicKey{key.Public()}},
 		SpoolDir: t.TempDir(),
-	}, substituter.Deps{
+	}
+	l.deps = substituter.Deps{
 		Log: zap.NewNop(), Records: newBucket(), Peers: l.peers,
 		Askable: func(*narinfo.Info) bool { return true },
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	l.server = server
-	return l, func(target string) (int, []byte) {
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+target, nil)
-		recorder := httptest.NewRecorder()
-		func() {
-			defer func() {
-				if r := recover(); r != nil && r != http.ErrAbortHandler { //nolint:errorlint // a panic's value
-					panic(r)
-				}
-			}()
-			server.Handler().ServeHTTP(recorder, req)
+	t.Cleanup(func() { time.Sleep(time.Minute) }) // everything has a deadline
+	return l, func(target string) (int, []byte) { return l.serve(http.MethodGet, target) }
+}
+
+// restart makes a substituter that knows what the bucket holds.
+func (l *lab) restart() {
+	l.t.Helper()
+	var err error
+	if l.server, err = substituter.New(l.cfg, l.deps); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// serve asks the handler, without a socket.
+func (l *lab) serve(method, target string) (int, []byte) {
+	l.t.Helper()
+	if l.server == nil {
+		l.restart()
+	}
+	req := httptest.NewRequestWithContext(l.t.Context(), method, "http://localhost"+target, nil)
+	recorder := httptest.NewRecorder()
+	func() {
+		defer func() {
+			if r := recover(); r != nil && r != http.ErrAbortHandler { //nolint:errorlint // a panic's value
+				panic(r)
+			}
 		}()
-		return recorder.Code, recorder.Body.Bytes()
-	}
+		l.server.Handler().ServeHTTP(recorder, req)
+	}()
+	return recorder.Code, recorder.Body.Bytes()
 }
 
 func TestTimeouts(t *testing.T) {
@@ -115,6 +129,7 @@ func TestDistrustEnds(t *testing.T) {
 func TestClientThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := offline(t)
+		l.restart()
 		p := l.path("p", small)
 		l.peers.add(fromPeer(p))
 		l.peers.hold(p.info.NARHash, holding{nar: p.nar})

@@ -111,13 +111,13 @@ func substituterConfig(cfg *config.Config) (*substituter.Config, error) {
 		return nil, err
 	}
 	s := &substituter.Config{
-		Priority: cfg.Substituter.Priority,
-		Deadline: cfg.Substituter.Deadline,
-		Trust:    trust.Keys{Trusted: trusted, Threshold: cfg.Trust.Threshold},
-		Hosts:    cfg.Substituter.Hosts,
-		SpoolDir: spool,
-
-		RacePeers: cfg.Substituter.RacePeers,
+		Priority:   cfg.Substituter.Priority,
+		Deadline:   cfg.Substituter.Deadline,
+		MaxRecords: cfg.Substituter.MaxRecords,
+		RacePeers:  cfg.Substituter.RacePeers,
+		Trust:      trust.Keys{Trusted: trusted, Threshold: cfg.Trust.Threshold},
+		Hosts:      cfg.Substituter.Hosts,
+		SpoolDir:   spool,
 	}
 	for _, u := range cfg.Upstreams {
 		keys, err := publicKeys(u.PublicKeys)

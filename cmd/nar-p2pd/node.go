@@ -20,6 +20,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
+	"github.com/nar-p2p/nar-p2p/substituter"
 )
 
 // node is the daemon as p2pctl sees it.
@@ -137,6 +138,7 @@ func (n node) Provide(ctx context.Context, paths []nix.StorePath) []error {
 	errs := make([]error, len(paths))
 	var keys []share.Key
 	for i, path := range paths {
+		n.substituter.Present(path.HashPart())
 		key, err := n.restore(ctx, path)
 		errs[i] = err
 		if err == nil {
@@ -198,7 +200,7 @@ func (n node) Find(ctx context.Context, target control.Target) (*control.Found, 
 	hash := target.Hash
 	if !target.IsHash {
 		info, strangers, err := n.substituter.Lookup(ctx, target.Part)
-		if errors.Is(err, narstore.ErrNotFound) {
+		if errors.Is(err, narstore.ErrNotFound) || errors.Is(err, substituter.ErrUnknown) {
 			return nil, nil, errNoNarinfo
 		}
 		if err != nil {

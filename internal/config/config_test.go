@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		StateDir:    "/home/u/.local/state/nar-p2p",
 		Log:         config.Log{Level: "info", Format: "console"},
 		Store:       config.Store{Kind: "auto", Dir: "/nix/store"},
-		Substituter: config.Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second},
+		Substituter: config.Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 65536},
 		P2P: config.P2P{Listen: []string{
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
@@ -87,6 +87,7 @@ priority = 10
 deadline = "1500ms"
 hosts = ["cache.lan"]
 race_peers = true
+max_records = 2000
 [p2p]
 listen = ["/ip4/127.0.0.1/tcp/0"]
 bootstrap = ["/ip4/192.0.2.1/tcp/8461/p2p/` + peerID + `"]
@@ -136,7 +137,9 @@ socket = "/run/x/y.sock"
 			Kind: "nix", Dir: "/nix/store", Root: "/mnt", RealDir: "/mnt/elsewhere/store",
 			NixStateDir: "/mnt/elsewhere/var", DaemonSocket: "/mnt/socket",
 		},
-		Substituter: config.Substituter{Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}, RacePeers: true},
+		Substituter: config.Substituter{
+			Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}, MaxRecords: 2000, RacePeers: true,
+		},
 		P2P: config.P2P{
 			Listen:    []string{"/ip4/127.0.0.1/tcp/0"},
 			Bootstrap: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
@@ -171,7 +174,8 @@ func TestPrecedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(config.Substituter{Listen: "127.0.0.1:2", Priority: 1, Deadline: 3 * time.Second}, got.Substituter); diff != "" {
+	want := config.Substituter{Listen: "127.0.0.1:2", Priority: 1, Deadline: 3 * time.Second, MaxRecords: 65536}
+	if diff := cmp.Diff(want, got.Substituter); diff != "" {
 		t.Errorf("substituter (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"b", "c", "d"}, got.Share.Exclude); diff != "" {

@@ -138,6 +138,10 @@ func settings(c *Config) []setting {
 				"but where there is a private upstream only of those that it does not have.",
 		},
 		{
+			name: "substituter.max_records", value: number(&c.Substituter.MaxRecords, 1000, 10_000_000),
+			doc: "How many narinfos are kept on the disk, for 30 days at most; a thousand take about 1.5 MB. Where there are more, those go that were not asked for the longest.",
+		},
+		{
 			name: "p2p.listen", value: list(&c.P2P.Listen, checkListenAddr),
 			doc: "The multiaddrs on which peers reach the node. Port 0 picks a free one.",
 		},
