@@ -65,9 +65,6 @@ func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*rendered, erro
 // naming returns a record that gives the path this NAR hash. Nix keeps NAR
 // URLs for 30 days, so they must resolve when nothing is kept here.
 func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash) (*rendered, error) {
-	if r := s.records.memory.get(part); r != nil && r.info.NARHash == hash {
-		return r, nil
-	}
 	r, err := s.coalesce(ctx, narinfo.NARURL(part, hash), func(ctx context.Context) (*rendered, error) {
 		if r := s.records.naming(part, hash); r != nil {
 			return r, nil

@@ -46,14 +46,16 @@ func (s *Server) Stats() Stats {
 // counters is the one place where things are counted; Prometheus and Stats
 // both read it.
 type counters struct {
-	narinfos, nars, bytes *family
-	conflicts             *family
+	narinfos, prefetch, nars, bytes *family
+	conflicts                       *family
 }
 
 func newCounters() *counters {
 	return &counters{
 		narinfos: newFamily("nar_p2p_narinfo_requests_total", "Requests for narinfos.", "result",
 			resultFound, resultAbsent, resultUnknown),
+		prefetch: newFamily("nar_p2p_narinfo_prefetch_total", "Lookups of narinfos before Nix asked for them.", "event",
+			aheadStarted, aheadUsed, aheadWasted, aheadDropped),
 		nars: newFamily("nar_p2p_nar_requests_total", "Requests for NARs.", "result",
 			resultServed, resultAbsent, resultFailed, resultBroken, resultGone),
 		bytes: newFamily("nar_p2p_nar_bytes_total", "Uncompressed bytes of NARs taken from each kind of source.", "source",
@@ -63,7 +65,9 @@ func newCounters() *counters {
 	}
 }
 
-func (c *counters) families() []*family { return []*family{c.narinfos, c.nars, c.bytes, c.conflicts} }
+func (c *counters) families() []*family {
+	return []*family{c.narinfos, c.prefetch, c.nars, c.bytes, c.conflicts}
+}
 
 // Describe implements prometheus.Collector.
 func (c *counters) Describe(ch chan<- *prometheus.Desc) {

@@ -36,7 +36,7 @@ func (s *Server) serveNarinfo(w http.ResponseWriter, r *http.Request, name strin
 	}
 	rec := s.records.memory.get(part)
 	if rec == nil {
-		rec, err = s.lookup(r.Context(), part)
+		rec, err = s.ahead.ask(r.Context(), part)
 	}
 	switch {
 	case errors.Is(err, narstore.ErrNotFound):
@@ -73,6 +73,7 @@ func (s *Server) given(r *rendered, method string) {
 	if r.stale() {
 		s.queueRefresh(r.info.StorePath.HashPart())
 	}
+	s.ahead.given(r, method)
 }
 
 // narinfoType is a header's value.

@@ -109,12 +109,25 @@ func TestRouteIsKept(t *testing.T) {
 	}
 }
 
+func TestPublicStaysPublic(t *testing.T) {
+	a := newArchive(t)
+	public, private := a.record(1, 0), a.record(1, 1)
+	private.private = true
+	c := a.open(10)
+	c.put(public)
+	if c.put(private).private || a.open(10).current(a.part(1)).private {
+		t.Error("a private upstream has made a secret of what was public")
+	}
+}
+
 func TestLeastRecentlyUsedGoFirst(t *testing.T) {
 	a := newArchive(t)
 	c := a.open(16)
 	makeRoom(t, c)
-	for i := range 16 {
-		c.put(a.record(i, 100-i)) // the last ones are the oldest
+	for range 2 {
+		for i := range 16 {
+			c.put(a.record(i, 100-i)) // the last ones are the oldest
+		}
 	}
 	if crowded(c) {
 		t.Error("16 records are too many, of 16")
@@ -174,7 +187,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		for range i % 50 {
 			r.info.References = append(r.info.References, r.info.StorePath)
 		}
-		cost += m.put(render(r)).cost()
+		m.put(render(r))
+		cost += m.put(render(r)).cost() // in its own place
 		if m.size > 1<<20 {
 			t.Fatalf("%d bytes are held, want at most %d", m.size, 1<<20)
 		}

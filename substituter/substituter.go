@@ -126,6 +126,8 @@ type Config struct {
 	// 0 means 65,536. Where there are more, those go that were not asked for the
 	// longest.
 	MaxRecords int
+	// NoPrefetch leaves the references of a record alone until Nix asks for them.
+	NoPrefetch bool
 	// Upstreams, those with the lowest priority asked first, and among equals
 	// the quickest. One that signs with a key that is not in Trust is private.
 	Upstreams []upstream.Config
@@ -193,6 +195,7 @@ type Server struct {
 	lookups   *semaphore.Weighted
 	storeAsks *semaphore.Weighted
 	refresh   chan nix.HashPart
+	ahead     *prefetcher
 	transfers *semaphore.Weighted
 	memory    *semaphore.Weighted // bytes
 	states    *verify.Cache
@@ -237,6 +240,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := s.addUpstreams(deps.Health); err != nil {
 		return nil, err
 	}
+	s.ahead = newPrefetcher(s)
 	s.records = newRecordCache(deps.Records, s.believe, orDefault(cfg.MaxRecords, defaultMaxRecords), s.log)
 	s.reports = newReports(deps.Fetches, s.log)
 	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)

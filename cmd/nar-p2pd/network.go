@@ -114,6 +114,7 @@ func substituterConfig(cfg *config.Config) (*substituter.Config, error) {
 		Priority:   cfg.Substituter.Priority,
 		Deadline:   cfg.Substituter.Deadline,
 		MaxRecords: cfg.Substituter.MaxRecords,
+		NoPrefetch: !cfg.Substituter.Prefetch,
 		RacePeers:  cfg.Substituter.RacePeers,
 		Trust:      trust.Keys{Trusted: trusted, Threshold: cfg.Trust.Threshold},
 		Hosts:      cfg.Substituter.Hosts,

@@ -114,6 +114,7 @@ type Substituter struct {
 	RacePeers bool
 	// MaxRecords is how many narinfos are kept on the disk.
 	MaxRecords int
+	Prefetch   bool
 }
 
 // P2P is what peers talk to. Addresses are multiaddrs in text form.
@@ -176,7 +177,7 @@ func defaults() *Config {
 		Routing:     RoutingDHT,
 		Log:         Log{Level: "info", Format: "console"},
 		Store:       Store{Kind: StoreAuto, Dir: "/nix/store"},
-		Substituter: Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 64 << 10},
+		Substituter: Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 64 << 10, Prefetch: true},
 		P2P: P2P{Listen: []string{
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",

@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		StateDir:    "/home/u/.local/state/nar-p2p",
 		Log:         config.Log{Level: "info", Format: "console"},
 		Store:       config.Store{Kind: "auto", Dir: "/nix/store"},
-		Substituter: config.Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 65536},
+		Substituter: config.Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 65536, Prefetch: true},
 		P2P: config.P2P{Listen: []string{
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
@@ -88,6 +88,7 @@ deadline = "1500ms"
 hosts = ["cache.lan"]
 race_peers = true
 max_records = 2000
+prefetch = false
 [p2p]
 listen = ["/ip4/127.0.0.1/tcp/0"]
 bootstrap = ["/ip4/192.0.2.1/tcp/8461/p2p/` + peerID + `"]
@@ -174,7 +175,7 @@ func TestPrecedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config.Substituter{Listen: "127.0.0.1:2", Priority: 1, Deadline: 3 * time.Second, MaxRecords: 65536}
+	want := config.Substituter{Listen: "127.0.0.1:2", Priority: 1, Deadline: 3 * time.Second, MaxRecords: 65536, Prefetch: true}
 	if diff := cmp.Diff(want, got.Substituter); diff != "" {
 		t.Errorf("substituter (-want +got):\n%s", diff)
 	}

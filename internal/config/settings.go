@@ -134,12 +134,17 @@ func settings(c *Config) []setting {
 		{
 			name: "substituter.race_peers", value: boolean(&c.Substituter.RacePeers),
 			doc: "Whether peers are asked for metadata at the same time as the upstreams, and not only where these do not answer or, in the case of one's own people, do not have it. " +
-				"Quicker where upstreams are slow. In the public network strangers then hear of every path that Nix asks for and that is not known yet, own builds included; " +
+				"Quicker where upstreams are slow. In the public network strangers then hear of every path that Nix asks for, or is about to (see `substituter.prefetch`), and that is not known yet, own builds included; " +
 				"but where there is a private upstream only of those that it does not have.",
 		},
 		{
 			name: "substituter.max_records", value: number(&c.Substituter.MaxRecords, 1000, 10_000_000),
 			doc: "How many narinfos are kept on the disk, for 30 days at most; a thousand take about 1.5 MB. Where there are more, those go that were not asked for the longest.",
+		},
+		{
+			name: "substituter.prefetch", value: boolean(&c.Substituter.Prefetch),
+			doc: "Whether the references of a narinfo that Nix was given are looked up before Nix asks for them. " +
+				"It makes Nix's walk through a closure a good deal faster where the upstream is far; see docs/metadata.md.",
 		},
 		{
 			name: "p2p.listen", value: list(&c.P2P.Listen, checkListenAddr),
