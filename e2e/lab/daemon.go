@@ -56,6 +56,8 @@ type DaemonConfig struct {
 	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
 	// strangers are never asked for.
 	Upstreams, PrivateUpstreams []string
+	// NoPrefetch leaves the references of a record alone until Nix asks.
+	NoPrefetch bool
 	// Keys are trusted and shared beside those of ShareKeys and TrustKeys. All
 	// empty leaves the daemon's defaults, the key of cache.nixos.org.
 	Keys, ShareKeys, TrustKeys []string
@@ -111,7 +113,7 @@ func (c *DaemonConfig) toml(socket string) string {
 	}
 	line("[log]\nlevel = \"info\"")
 	line("[control]\nsocket = %q", socket)
-	line("[substituter]\nlisten = \"127.0.0.1:0\"")
+	line("[substituter]\nlisten = \"127.0.0.1:0\"\nprefetch = %t", !c.NoPrefetch)
 	line("[p2p]")
 	listen := []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"}
 	if c.Host != nil && c.Host.LAN != "" {
@@ -186,6 +188,9 @@ func (d *Daemon) Start() {
 	d.cmd = d.host.command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
 		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
+	if d.lab.certificate != "" {
+		d.cmd.Env = append(d.cmd.Env, "SSL_CERT_FILE="+d.lab.certificate)
+	}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
 		d.lab.t.Fatalf("lab: start %s: %v", d.name, err)

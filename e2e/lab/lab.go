@@ -52,6 +52,8 @@ type Lab struct {
 	home *homeDir
 	// bin is where the programs are once a daemon was started.
 	bin string
+	// certificate is the file of the only one that Nix and daemons trust, or "".
+	certificate string
 }
 
 // New makes an empty lab for t.

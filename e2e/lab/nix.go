@@ -58,6 +58,9 @@ func (l *Lab) Nix(name string, cfg NixConfig) *Nix {
 			"TMPDIR=" + dir,
 		},
 	}
+	if l.certificate != "" {
+		n.env = append(n.env, "NIX_SSL_CERT_FILE="+l.certificate)
+	}
 	if err := os.MkdirAll(n.Root, 0o755); err != nil {
 		l.t.Fatalf("lab: %v", err)
 	}

@@ -80,6 +80,26 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+func TestDepth(t *testing.T) {
+	for _, test := range []struct{ paths, depth int }{{2, 2}, {3, 2}, {3, 3}, {40, 12}, {41, 12}, {12, 12}} {
+		c := generate(t, t.TempDir(), closure.Config{Paths: test.paths, Depth: test.depth, Seed: 3, Key: newKey(t), MaxFileSize: 1})
+		records, chain := map[nix.StorePath]*narinfo.Info{}, map[nix.StorePath]int{}
+		for _, info := range c.Records {
+			records[info.StorePath] = info
+			longest := 0
+			for _, ref := range info.References {
+				longest = max(longest, chain[ref])
+			}
+			chain[info.StorePath] = 1 + longest
+		}
+		reached := map[nix.StorePath]bool{}
+		reach(c.Root().StorePath, records, reached)
+		if got := chain[c.Root().StorePath]; got != test.depth || len(reached) != test.paths {
+			t.Errorf("%+v: %d paths, the longest chain has %d", test, len(reached), got)
+		}
+	}
+}
+
 // checkArchive reads the whole NAR strictly.
 func checkArchive(t *testing.T, archive []byte) {
 	t.Helper()
@@ -138,6 +158,8 @@ func TestSeed(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	for name, cfg := range map[string]closure.Config{
 		"no paths":            {Key: newKey(t)},
+		"too deep":            {Paths: 3, Depth: 4, Key: newKey(t)},
+		"not deep enough":     {Paths: 3, Depth: 1, Key: newKey(t)},
 		"unknown compression": {Paths: 1, Key: newKey(t), Compression: "lz4"},
 	} {
 		if _, err := closure.Generate(t.Context(), t.TempDir(), cfg); err == nil {
