@@ -83,14 +83,15 @@ func (tb *table) document() []byte {
 	fmt.Fprintf(&b, `<!-- Written by "make nix-faults" from what it measured. -->
 # What Nix does while upstreams fail
 
-Each cell is one run of `+"`nix-store --realise`"+`, which substitutes a closure of %d paths into an empty store; where
-NARs fail, or things fail midway, one of them has %d MiB. The time is the whole run's. What fails is *everything* that the upstream sends, everything from
-*midway* on (after its first %d answers), its *narinfos* alone, or its *NARs* alone. The last column says who gave the
-NARs. All settings have their defaults.
+Each cell is one run of `+"`nix-store --realise`"+`, which substitutes a closure of %d paths into an empty store, and the time
+that it took. What fails is *everything* that the upstream sends; everything from *midway* on, after its first %d answers;
+its *narinfos* alone; or its *NARs* alone. In the second and the last case one NAR has %d MiB, so that Nix has a part of it
+when it breaks off. The last column says who gave the NARs. All settings have their defaults, but for Nix's
+`+"`connect-timeout = 5`"+`.
 
-In every run with nar-p2p the build went on, Nix saw no other answers to its questions for narinfos than 200 and 404, and
-asked for none twice. `+"`make test`"+` checks that.
-`, paths, largeSize>>20, midwayAfter)
+In every run with nar-p2p the build went on, and Nix got no other answers to its questions for narinfos than 200 and 404,
+to none of them after more than a few seconds, and asked for none twice. `+"`make test`"+` checks that.
+`, paths, midwayAfter, largeSize>>20)
 	for _, s := range sections() {
 		tb.writeSection(&b, s)
 	}
