@@ -149,7 +149,7 @@ func TestTheLoserIsNeverServed(t *testing.T) {
 	b.start()
 	b.getNAR(first)
 	b.age()
-	b.cache.fail(reset)
+	b.cache.fail(http.NotFound)
 	b.get(first.narinfoURL(), http.StatusOK) // and is revalidated behind this
 	b.conflicting()
 	_, body := b.get(first.narinfoURL(), http.StatusOK)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -82,13 +83,13 @@ func TestExplainWhyNot(t *testing.T) {
 		}, explain.StateAbsent, "found", []string{"which is remembered for a moment", "requests get a 404 without anybody being asked"}},
 		{"broken", func(l *lab, _ *path) { l.cache.fail(reset) }, explain.StateUnknown, "unreachable", []string{"does not answer (", "EOF"}},
 		{"hanging", func(l *lab, _ *path) { l.cache.fail(hang) }, explain.StateUnknown, "unreachable", []string{"does not answer ("}},
-		{"broken before", func(l *lab, p *path) {
-			l.cache.fail(reset)
-			l.start()
-			for range 5 {
-				l.get(p.narinfoURL(), http.StatusNotFound)
-			}
-		}, explain.StateUnknown, "left alone", []string{"is left alone for a moment, since it failed (", "EOF"}},
+		{"overloaded before", func(l *lab, p *path) {
+			l.cache.fail(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", "600")
+				w.WriteHeader(http.StatusServiceUnavailable)
+			})
+			l.start().get(p.narinfoURL(), http.StatusNotFound)
+		}, explain.StateUnknown, "left alone", []string{"is left alone for a moment, since it failed (", "503"}},
 		{"wants a password", func(l *lab, _ *path) {
 			l.cfg.Upstreams[0].Private = true
 			l.cache.fail(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
@@ -320,47 +321,55 @@ func TestExplainTheLastFetch(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := newLab(t)
-			p := l.path("p", size)
-			l.cache.add(p)
-			l.deps.Fetches = newBucket()
-			tt.prepare(l, p)
-			l.start()
-			l.getNAR(p)
-			if err := l.server.Drain(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 { // from memory, and after a restart
-				told := l.explain(p)
-				says(t, told, tt.words...)
-				f := told.Fetch
-				if f == nil || f.Result != explain.Served || f.Order != tt.order || f.Error != "" {
-					t.Fatalf("last fetch %+v", f)
-				}
-				ends, bytes := map[explain.Kind][]explain.End{}, map[explain.Kind]int64{}
-				for _, s := range f.Sources {
-					if len(s.Attempts) > 0 {
-						ends[s.Kind] = attempts(s)
-					}
-					if s.Bytes > 0 {
-						bytes[s.Kind] = s.Bytes
-					}
-					if s.Kind == "peer" && s.Bytes > 0 && !cmp.Equal(s.Peers, []explain.Part{{Peer: "neighbour", Bytes: s.Bytes}}) {
-						t.Errorf("peers' parts of %d bytes: %+v", s.Bytes, s.Peers)
-					}
-					if s.Kind == "upstream" && s.Name != l.cache.url {
-						t.Errorf("upstream %q", s.Name)
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t)
+				b.cache = b.far("a", upstream.Config{}).cache
+				p := b.path("p", size)
+				b.cache.add(p)
+				b.deps.Fetches = newBucket()
+				tt.prepare(b.lab, p)
+				b.start()
+				for _, url := range []string{p.narinfoURL(), p.narURL()} {
+					if resp, _ := b.ask(url); resp.Code != http.StatusOK {
+						t.Fatalf("%s: %d", url, resp.Code)
 					}
 				}
-				if diff := cmp.Diff(tt.want, ends); diff != "" {
-					t.Errorf("attempts (-want +got):\n%s", diff)
+				for range 2 { // from memory, and after a restart
+					told := b.explain(p)
+					says(t, told, tt.words...)
+					if f := told.Fetch; f == nil || f.Result != explain.Served || f.Order != tt.order || f.Error != "" {
+						t.Fatalf("last fetch %+v", f)
+					}
+					checkSources(t, told.Fetch.Sources, tt.want, tt.bytes)
+					b.start()
 				}
-				if diff := cmp.Diff(tt.bytes, bytes); diff != "" {
-					t.Errorf("bytes (-want +got):\n%s", diff)
-				}
-				l.start()
-			}
+			})
 		})
+	}
+}
+
+func checkSources(t *testing.T, sources []explain.Source, wantEnds map[explain.Kind][]explain.End, wantBytes map[explain.Kind]int64) {
+	t.Helper()
+	ends, bytes := map[explain.Kind][]explain.End{}, map[explain.Kind]int64{}
+	for _, s := range sources {
+		if len(s.Attempts) > 0 {
+			ends[s.Kind] = attempts(s)
+		}
+		if s.Bytes > 0 {
+			bytes[s.Kind] = s.Bytes
+		}
+		if s.Kind == "peer" && s.Bytes > 0 && !cmp.Equal(s.Peers, []explain.Part{{Peer: "neighbour", Bytes: s.Bytes}}) {
+			t.Errorf("peers' parts of %d bytes: %+v", s.Bytes, s.Peers)
+		}
+		if s.Kind == "upstream" && s.Name != "http://a.example" {
+			t.Errorf("upstream %q", s.Name)
+		}
+	}
+	if diff := cmp.Diff(wantEnds, ends); diff != "" {
+		t.Errorf("attempts (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(wantBytes, bytes); diff != "" {
+		t.Errorf("bytes (-want +got):\n%s", diff)
 	}
 }
 
