@@ -2,14 +2,10 @@ package p2p
 
 import (
 	"context"
-	"fmt"
-	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
 
@@ -78,69 +74,6 @@ func (l *live) dialable(p peer.ID) []ma.Multiaddr {
 		if !ma.Contains(addrs, addr) {
 			addrs = append(addrs, addr)
 		}
-	}
-	return narhost.Direct(narhost.Announced(l.cfg.Listen)(addrs))
-}
-
-// signal tells any number of goroutines that something has happened. Its zero
-// value is ready.
-type signal struct {
-	mu sync.Mutex
-	c  chan struct{}
-}
-
-// wait returns a channel that is closed at the next notify.
-func (s *signal) wait() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.c == nil {
-		s.c = make(chan struct{})
-	}
-	return s.c
-}
-
-func (s *signal) notify() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.c != nil {
-		close(s.c)
-		s.c = nil
-	}
-}
-
-// watchInterfaces notifies online when this machine has got another address, and
-// what could not be reached may be within reach.
-func (l *live) watchInterfaces(ctx context.Context) error {
-	sub, err := l.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated), eventbus.Name("nar-p2p-interfaces"))
-	if err != nil {
-		return fmt.Errorf("p2p: %w", err)
-	}
-	defer sub.Close()
-	before := l.ownAddrs()
-	for {
-		select {
-		case <-sub.Out():
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		now := l.ownAddrs()
-		for _, addr := range now {
-			if !ma.Contains(before, addr) {
-				l.log.Debug("new address", zap.Stringer("address", addr))
-				l.online.notify()
-				break
-			}
-		}
-		before = now
-	}
-}
-
-// ownAddrs returns the addresses of the interfaces, without those that say
-// nothing of a network.
-func (l *live) ownAddrs() []ma.Multiaddr {
-	addrs, err := l.host.Network().InterfaceListenAddresses()
-	if err != nil {
-		l.log.Debug("interface addresses", zap.Error(err))
 	}
 	return narhost.Direct(narhost.Announced(l.cfg.Listen)(addrs))
 }
