@@ -126,6 +126,7 @@ func TestRunFollowsTheFile(t *testing.T) {
 		}
 		changes := 0
 		go l.Run(t.Context(), func() { changes++ })
+		time.Sleep(500 * time.Millisecond) // Never in the same instant as Run looks.
 		after := func(what string, wantChanges int, want ...string) {
 			t.Helper()
 			time.Sleep(time.Minute)
@@ -186,13 +187,13 @@ func TestRunWaitsUntilTheFileIsAtRest(t *testing.T) {
 			t.Fatal(err)
 		}
 		go l.Run(t.Context(), func() { has(t, l, anna, ben, cleo) })
-		time.Sleep(time.Minute)
+		// Never in the same instant as Run looks.
+		time.Sleep(time.Minute + 500*time.Millisecond)
 		for _, text := range []string{"", anna + "\n", anna + "\n" + ben + "\n" + cleo} {
 			file(t, path, text)
-			time.Sleep(time.Second)
+			time.Sleep(1900 * time.Millisecond)
 			synctest.Wait()
 			has(t, l, anna, ben)
-			time.Sleep(1900 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
