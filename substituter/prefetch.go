@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// maxAhead bounds the lookups ahead at once. Nix asks 25 narinfos in
-	// parallel, or one after the other.
-	maxAhead = 64
+	// maxAhead bounds the lookups ahead at once. A server of HTTP/2 should allow
+	// 100 streams (RFC 9113, 6.5.2), of which some stay free for Nix's own
+	// requests.
+	maxAhead = 96
 	// maxAheadQueue bounds the hash parts that wait for that: the largest
 	// genuine records have about 4,000 references.
 	maxAheadQueue = 4 << 10

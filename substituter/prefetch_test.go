@@ -156,7 +156,7 @@ func TestNixTurnsAway(t *testing.T) {
 		registry := prometheus.NewPedanticRegistry()
 		l.deps.Metrics = registry
 		var refs []*path
-		for i := range 300 {
+		for i := range 500 {
 			p := l.path(fmt.Sprint(i), 10)
 			l.peers.add(fromPeer(p))
 			l.peers.slow[p.part()] = 400 * time.Millisecond
@@ -167,18 +167,18 @@ func TestNixTurnsAway(t *testing.T) {
 		get(root.narinfoURL())
 		time.Sleep(10 * time.Second)
 		// Those that began after 0, 0.4 and 0.8 s.
-		if got := len(l.peersAsked(refs)); got != 3*64 {
-			t.Errorf("%d references were looked up, want %d", got, 3*64)
+		if got := len(l.peersAsked(refs)); got != 3*96 {
+			t.Errorf("%d references were looked up, want %d", got, 3*96)
 		}
-		want := map[string]float64{"started": 3 * 64, "dropped": 300 - 3*64}
+		want := map[string]float64{"started": 3 * 96, "dropped": 500 - 3*96}
 		if diff := cmp.Diff(want, prefetches(t, registry)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 		// It comes back.
 		get(root.narinfoURL())
 		time.Sleep(10 * time.Second)
-		if got := len(l.peersAsked(refs)); got != 300 {
-			t.Errorf("%d references were looked up in the end, want all 300", got)
+		if got := len(l.peersAsked(refs)); got != 500 {
+			t.Errorf("%d references were looked up in the end, want all 500", got)
 		}
 	})
 }

@@ -37,7 +37,7 @@ func (r *renewable) newTransport() *http.Transport {
 		TLSHandshakeTimeout:    tlsTimeout,
 		ResponseHeaderTimeout:  headerTimeout,
 		IdleConnTimeout:        idleTimeout,
-		MaxIdleConnsPerHost:    96, // Nix asks 25 narinfos at once, and 64 are looked up ahead
+		MaxIdleConnsPerHost:    96, // Nix asks 25 narinfos at once, and up to 96 are looked up ahead
 		MaxResponseHeaderBytes: maxHeader,
 		DisableCompression:     true, // package decompress knows more encodings, and bounds them
 	}
