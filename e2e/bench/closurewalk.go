@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
@@ -15,29 +15,47 @@ const (
 	// walkDepth is the longest chain of references. Closures of nixpkgs of this
 	// size have 10 to 15.
 	walkDepth = 12
-	walkDelay = 80 * time.Millisecond
+	walkRTT   = 80 * time.Millisecond
 )
 
 // closureWalks are about the time in which Nix learns what is in a closure,
-// from an upstream that takes 80 ms for each answer: through a daemon that
-// starts with nothing, beside the upstream itself.
+// from an upstream that is 80 ms away: through a daemon that starts with
+// nothing, with and without looking ahead, beside the upstream itself.
 func closureWalks() []measurement {
-	goal := goal{what: "ratio", target: 0.5}
 	return []measurement{
-		closureWalk("closure-walk", goal, "nix-store", "--realise", "--dry-run"),
-		closureWalk("closure-walk-path-info", goal, "nix", "path-info", "--recursive", "--store", theCache),
+		closureWalk("closure-walk", dryRun, true),
+		closureWalk("closure-walk-http1", dryRun, false),
+		closureWalk("closure-walk-one-by-one", pathInfo, true),
 	}
 }
 
-// theCache stands in a command for the URL of the cache that is asked.
-const theCache = "URL"
+// command returns a Nix command that walks through the closure of root on the
+// cache at url, and what of it says that it has seen all of it.
+type command func(url, root string) (args []string, complete func(stdout, stderr string) bool)
 
-// closureWalk times a command, to which the closure's root is added.
-func closureWalk(name string, g goal, command ...string) measurement {
+// dryRun is what every substitution begins with.
+func dryRun(_, root string) ([]string, func(stdout, stderr string) bool) {
+	return []string{"nix-store", "--realise", "--dry-run", root}, func(_, stderr string) bool {
+		return strings.Contains(stderr, fmt.Sprintf("these %d paths will be fetched", walkPaths))
+	}
+}
+
+// pathInfo asks as `nix copy` does.
+func pathInfo(url, root string) ([]string, func(stdout, stderr string) bool) {
+	return []string{"nix", "path-info", "--recursive", "--store", url, root}, func(stdout, _ string) bool {
+		return strings.Count(stdout, "\n") == walkPaths
+	}
+}
+
+// closureWalk times a command. The upstream speaks HTTP/2 over TLS, or HTTP/1.1.
+func closureWalk(name string, c command, http2 bool) measurement {
 	return measurement{
-		lines: []line{{name: name, unit: "s", goal: g}},
+		lines: []line{
+			{name: name, unit: "s", goal: goal{what: "ratio", target: 0.5}},
+			{name: name + "-no-prefetch", unit: "s"},
+		},
 		setUp: func(l *lab.Lab) (func() ([]sample, error), error) {
-			w, err := newWalk(l, command)
+			w, err := newWalk(l, c, http2)
 			if err != nil {
 				return nil, err
 			}
@@ -46,18 +64,18 @@ func closureWalk(name string, g goal, command ...string) measurement {
 	}
 }
 
-// walk is one command on its way through a closure.
+// walk is one command on its ways through a closure.
 type walk struct {
 	*lab.Lab
-	command  []string
+	command  command
 	root     string
 	keys     []string
-	upstream *lab.Upstream
+	upstream string
 	version  lab.Version
 	runs     int
 }
 
-func newWalk(l *lab.Lab, command []string) (*walk, error) {
+func newWalk(l *lab.Lab, c command, http2 bool) (*walk, error) {
 	key, err := narinfo.GenerateSecretKey("bench-1")
 	if err != nil {
 		return nil, err
@@ -70,48 +88,54 @@ func newWalk(l *lab.Lab, command []string) (*walk, error) {
 		return nil, err
 	}
 	versions := l.Versions()
-	w := &walk{
-		Lab: l, command: command, root: made.Root().StorePath.String(), keys: []string{key.Public().String()},
-		upstream: l.Upstream(dir), version: versions[len(versions)-1],
-	}
-	w.upstream.SetDelay(walkDelay)
-	return w, nil
+	return &walk{
+		Lab: l, command: c, root: made.Root().StorePath.String(), keys: []string{key.Public().String()},
+		upstream: l.Far(dir, walkRTT, http2), version: versions[len(versions)-1],
+	}, nil
 }
 
-// once times a walk on the upstream, and one through a daemon.
+// once times a walk on the upstream, and one through a daemon with and one
+// without looking ahead.
 func (w *walk) once() ([]sample, error) {
 	w.runs++
-	baseline, err := w.time("direct", w.upstream.URL)
+	direct, err := w.time("direct", w.upstream)
 	if err != nil {
 		return nil, err
 	}
-	d := w.Daemon(fmt.Sprintf("daemon-%d", w.runs), lab.DaemonConfig{
-		Profile: "off", Upstreams: []string{w.upstream.URL}, Keys: w.keys,
+	ahead, err := w.through("ahead", false)
+	if err != nil {
+		return nil, err
+	}
+	unaided, err := w.through("unaided", true)
+	if err != nil {
+		return nil, err
+	}
+	return []sample{{ahead, direct}, {unaided, direct}}, nil
+}
+
+// through times a walk through a daemon that has just been started.
+func (w *walk) through(name string, noPrefetch bool) (float64, error) {
+	d := w.Daemon(fmt.Sprintf("%s-%d", name, w.runs), lab.DaemonConfig{
+		Profile: "off", Upstreams: []string{w.upstream}, Keys: w.keys, NoPrefetch: noPrefetch,
 	})
-	value, err := w.time("through", d.URL())
+	seconds, err := w.time(name, d.URL())
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return []sample{{value, baseline}}, d.Stop()
+	return seconds, d.Stop()
 }
 
 // time runs the command with a Nix that knows nothing yet, and returns the
 // seconds it took.
 func (w *walk) time(name, url string) (float64, error) {
-	store := w.Nix(fmt.Sprintf("%s-%d", name, w.runs), lab.NixConfig{Substituters: []string{url}, TrustedKeys: w.keys, Bin: w.version.Bin})
+	store := w.Nix(fmt.Sprintf("nix-%s-%d", name, w.runs), lab.NixConfig{Substituters: []string{url}, TrustedKeys: w.keys, Bin: w.version.Bin})
 	store.Init()
-	args := append(slices.Clone(w.command[1:]), w.root)
-	for i, arg := range args {
-		if arg == theCache {
-			args[i] = url
-		}
-	}
-	before := w.upstream.Served(lab.Narinfo)
+	args, complete := w.command(url, w.root)
 	began := time.Now()
-	_, err := store.Run(w.Context(), w.command[0], args...)
+	stdout, stderr, err := store.RunBoth(w.Context(), args[0], args[1:]...)
 	took := time.Since(began)
-	if asked := w.upstream.Served(lab.Narinfo) - before; err == nil && asked < walkPaths {
-		err = fmt.Errorf("%s asked for %d narinfos of %d", w.command[0], asked, walkPaths)
+	if err == nil && !complete(stdout, stderr) {
+		err = fmt.Errorf("%s has not seen all of the closure: %s", strings.Join(args, " "), stderr)
 	}
 	return took.Seconds(), err
 }

@@ -106,6 +106,13 @@ func (l *Lab) write(path, text string) {
 // Run runs a Nix program and returns its standard output. Where it fails, the
 // error holds what it said.
 func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, error) {
+	out, _, err := n.RunBoth(ctx, program, args...)
+	return out, err
+}
+
+// RunBoth is Run that also returns standard error, on which Nix says what it
+// does.
+func (n *Nix) RunBoth(ctx context.Context, program string, args ...string) (stdout, stderr string, err error) {
 	cmd := n.cfg.Host.command(ctx, filepath.Join(n.cfg.Bin, program), args...)
 	cmd.Env = n.env
 	var out, said bytes.Buffer
@@ -114,9 +121,9 @@ func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, 
 		if ctx.Err() != nil {
 			err = ctx.Err() // It was killed.
 		}
-		return out.String(), fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, said.String())
+		return out.String(), said.String(), fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, said.String())
 	}
-	return out.String(), nil
+	return out.String(), said.String(), nil
 }
 
 // MustRun is Run, and the test fails where it does.
