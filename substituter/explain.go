@@ -217,7 +217,7 @@ func (e *explanation) record(kept bool) {
 		Source: r.said().source, NARHash: r.info.NARHash.String(), NARSize: r.info.NARSize,
 		References: len(r.info.References), ContentAddress: r.info.CA,
 		Kept: kept, AgeSeconds: seconds(time.Since(r.fetched)), TookSeconds: seconds(r.took),
-		RefreshDue: kept && time.Since(r.fetched) > refreshAfter, Private: r.private,
+		RefreshDue: kept && r.stale(), Private: r.private,
 		Strangers: e.s.mayTellStrangers(r), Signatures: e.s.judge(r.info),
 		Signers: len(r.info.SignedBy(e.s.keys.Trusted)), Threshold: max(e.s.keys.Threshold, 1),
 	}
