@@ -53,7 +53,7 @@ func (n *Node) Inquire(ctx context.Context, h nix.NARHash, strangers bool) (answ
 		})
 	}
 	_ = group.Wait() // the errors are in the answers
-	if !strangers || l.dht == nil {
+	if !strangers || l.router == nil {
 		return answers, false
 	}
 	known := make(map[peer.ID]bool, len(answers))
