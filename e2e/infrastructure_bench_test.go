@@ -62,7 +62,7 @@ func BenchmarkInfrastructure(b *testing.B) {
 // newClient makes a host that is connected with the daemon.
 func newClient(b *testing.B, d *lab.Daemon) host.Host {
 	b.Helper()
-	h, err := libp2p.New(libp2p.ProtocolVersion("/nar-p2p/lab/1"), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ResourceManager(nil))
+	h, err := libp2p.New(libp2p.ProtocolVersion(routing.Family("lab")), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ResourceManager(nil))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (w *witness) Narinfo(ctx context.Context, part nix.HashPart) (*narinfo.Info
 func (w *workshop) newWitness(t *testing.T, network string, first *lab.Daemon, others ...*lab.Daemon) *witness {
 	t.Helper()
 	stranger := &witness{}
-	h := exchangetest.NewHost(t)
+	h := exchangetest.NewMember(t, routing.Family(network))
 	prefix := routing.Prefix(network)
 	server := exchange.NewServer(h, stranger, exchange.ServerConfig{Prefix: prefix}, zap.NewNop())
 	exchangetest.Run(t, h, server, exchange.Protocols(prefix)[0])
@@ -282,7 +282,7 @@ func TestThePublicNetworkHearsNothingOfPrivateBuilds(t *testing.T) {
 // askNarinfo asks a daemon for a record as a peer of a network does.
 func askNarinfo(t *testing.T, network string, d *lab.Daemon, path nix.StorePath) (*narinfo.Info, error) {
 	t.Helper()
-	client := exchange.NewClient(exchangetest.NewHost(t), exchange.ClientConfig{Prefix: routing.Prefix(network)}, zap.NewNop())
+	client := exchange.NewClient(exchangetest.NewMember(t, routing.Family(network)), exchange.ClientConfig{Prefix: routing.Prefix(network)}, zap.NewNop())
 	if err := client.Connect(t.Context(), d.AddrInfo()); err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@ func checkFind(t *testing.T, from *lab.Daemon, p *kept) {
 // daemon.
 func newClient(t *testing.T, d *lab.Daemon) (*exchange.Client, *lab.Daemon) {
 	t.Helper()
-	h := exchangetest.NewHost(t)
+	h := exchangetest.NewMember(t, routing.Family("lab"))
 	client := exchange.NewClient(h, exchange.ClientConfig{Prefix: routing.Prefix("lab")}, zap.NewNop())
 	if err := client.Connect(t.Context(), d.AddrInfo()); err != nil {
 		t.Fatal(err)

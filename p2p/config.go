@@ -138,7 +138,7 @@ func (c *Config) family() string {
 	if !c.private() {
 		return ""
 	}
-	return string(routing.Prefix(c.Network)) + "/1"
+	return routing.Family(c.Network)
 }
 
 // hasDHT reports whether the node takes part in a DHT.

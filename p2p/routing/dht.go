@@ -29,6 +29,15 @@ func Prefix(network string) protocol.ID {
 	return protocol.ID("/nar-p2p/" + network)
 }
 
+// Family is what the nodes of a private network tell each other to be known as
+// such, in identify; the public network has none.
+func Family(network string) string {
+	if network == PublicNetwork {
+		return ""
+	}
+	return string(Prefix(network)) + "/1"
+}
+
 // Role is the part a node plays in the DHT.
 type Role int
 

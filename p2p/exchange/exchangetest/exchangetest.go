@@ -145,8 +145,23 @@ func NewHost(tb testing.TB, listen ...string) host.Host {
 	if len(listen) == 0 {
 		listen = []string{"/ip4/127.0.0.1/tcp/0"}
 	}
-	h, err := libp2p.New(libp2p.ListenAddrStrings(listen...), libp2p.DisableRelay(), libp2p.DisableMetrics(),
-		libp2p.DisableIdentifyAddressDiscovery())
+	return newHost(tb, libp2p.ListenAddrStrings(listen...))
+}
+
+// NewMember is NewHost of a family of protocols (routing.Family), without which
+// the nodes of a private network send a host away.
+func NewMember(tb testing.TB, family string) host.Host {
+	tb.Helper()
+	options := []libp2p.Option{libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0")}
+	if family != "" {
+		options = append(options, libp2p.ProtocolVersion(family))
+	}
+	return newHost(tb, options...)
+}
+
+func newHost(tb testing.TB, options ...libp2p.Option) host.Host {
+	tb.Helper()
+	h, err := libp2p.New(append(options, libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery())...)
 	if err != nil {
 		tb.Fatal(err)
 	}
