@@ -32,12 +32,31 @@ type ClientConfig struct {
 	// manifest, or for one chunk to come in whole; 0 is 8 s. Whoever reads the NAR
 	// has little more patience, and another provider is to take over within it.
 	StallTimeout time.Duration
+	// Observer, if not nil, hears how requests to peers went.
+	Observer Observer
 }
+
+// Observer hears how requests to peers went. Its methods must not block.
+type Observer interface {
+	// Answered says that the peer has answered, and how long after it was asked.
+	Answered(p peer.ID, after time.Duration)
+	// Failed says that the peer could not be reached or did not answer. That
+	// whoever asked lost patience is not the peer's failure.
+	Failed(p peer.ID)
+}
+
+type nobody struct{}
+
+func (nobody) Answered(peer.ID, time.Duration) {}
+func (nobody) Failed(peer.ID)                  {}
 
 func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.ConnectTimeout, 15*time.Second)
 	setDefault(&c.QueryTimeout, 10*time.Second)
 	setDefault(&c.StallTimeout, 8*time.Second)
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
 	return c
 }
 
@@ -69,9 +88,17 @@ func (c *Client) Connect(ctx context.Context, p peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
 	if err := c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), p); err != nil {
+		c.failed(ctx, p.ID)
 		return fmt.Errorf("exchange: connect to %s: %w", p.ID, err)
 	}
 	return nil
+}
+
+// failed tells of a peer's failure, unless the request was given up.
+func (c *Client) failed(ctx context.Context, p peer.ID) {
+	if !errors.Is(context.Cause(ctx), context.Canceled) {
+		c.cfg.Observer.Failed(p)
+	}
 }
 
 // DirectAddr returns the address of a direct connection to the peer, one that
@@ -131,9 +158,10 @@ func readHoldings(in *inbox, want int) ([]Holding, error) {
 }
 
 // Narinfos asks the peer for the records of at most MaxHashParts store paths.
-// The answer has one entry for each hash part, in their order: nil where the
-// peer has none or had no room for it. The records are parsed, and are for the
-// paths asked; their signatures are not verified.
+// The answer has one entry for each hash part that the peer has answered, in
+// their order: nil where it has no record. Where it had no room for all of them
+// the error is a *BusyError, beside the answers to the first ones. The records
+// are parsed, and are for the paths asked; their signatures are not verified.
 func (c *Client) Narinfos(ctx context.Context, p peer.ID, parts []nix.HashPart) ([]*narinfo.Info, error) {
 	if len(parts) == 0 || len(parts) > MaxHashParts {
 		return nil, fmt.Errorf("exchange: narinfo: %d hash parts, want 1 to %d", len(parts), MaxHashParts)
@@ -145,15 +173,15 @@ func (c *Client) Narinfos(ctx context.Context, p peer.ID, parts []nix.HashPart) 
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("exchange: narinfo: %s: %w", p, err)
+		err = fmt.Errorf("exchange: narinfo: %s: %w", p, err)
 	}
-	return infos, nil
+	return infos, err
 }
 
 func readNarinfos(in *inbox, parts []nix.HashPart) ([]*narinfo.Info, error) {
-	infos := make([]*narinfo.Info, len(parts))
+	infos := make([]*narinfo.Info, 0, len(parts))
 	total := 0
-	for i, part := range parts {
+	for _, part := range parts {
 		var answer wirepb.NarinfoResponse
 		if err := in.read(&answer, maxNarinfoResponse); err != nil {
 			return nil, cutShort(err)
@@ -161,13 +189,12 @@ func readNarinfos(in *inbox, parts []nix.HashPart) ([]*narinfo.Info, error) {
 		switch answer.GetStatus() {
 		case wirepb.Status_STATUS_OK:
 		case wirepb.Status_STATUS_NOT_HELD:
+			infos = append(infos, nil)
 			continue
+		case wirepb.Status_STATUS_BUSY:
+			return infos, refusal(answer.GetStatus(), answer.GetRetryAfterMs())
 		default:
-			err := refusal(answer.GetStatus(), answer.GetRetryAfterMs())
-			if busy := (*BusyError)(nil); errors.As(err, &busy) && i > 0 {
-				return infos, nil
-			}
-			return nil, err
+			return nil, refusal(answer.GetStatus(), 0)
 		}
 		// The server stops behind the record that fills its budget.
 		if total >= maxNarinfoBytes {
@@ -181,7 +208,7 @@ func readNarinfos(in *inbox, parts []nix.HashPart) ([]*narinfo.Info, error) {
 		if got := info.StorePath.HashPart(); got != part {
 			return nil, fmt.Errorf("%w: record of %s, asked for %s", ErrProtocol, got, part)
 		}
-		infos[i] = info
+		infos = append(infos, info)
 	}
 	return infos, nil
 }
@@ -199,8 +226,10 @@ func (c *Client) query(
 	defer done()
 	st, err := c.host.NewStream(network.WithAllowLimitedConn(ctx, "nar-p2p"), p, id)
 	if err != nil {
+		c.failed(ctx, p)
 		return orCause(ctx, err)
 	}
+	asked := time.Now()
 	defer context.AfterFunc(ctx, func() { _ = st.Reset() })()
 	out := outbox{stream: st, timeout: c.cfg.QueryTimeout}
 	// A peer without room answers and closes before it reads, which can fail the
@@ -209,6 +238,11 @@ func (c *Client) query(
 	in := newInbox(st, queryBuffer)
 	if err = in.wait(c.cfg.QueryTimeout); err == nil {
 		err = read(in)
+	}
+	if err != nil && (!isAnswer(err) || errors.Is(err, ErrProtocol)) {
+		c.failed(ctx, p)
+	} else {
+		c.cfg.Observer.Answered(p, time.Since(asked))
 	}
 	if err != nil {
 		_ = st.Reset()
@@ -248,6 +282,7 @@ func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, 
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
 	if err := c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), peer.AddrInfo{ID: p}); err != nil {
+		c.failed(ctx, p)
 		return nil, err
 	}
 	if _, direct := c.DirectAddr(p); !direct {
