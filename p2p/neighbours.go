@@ -13,6 +13,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
+	"github.com/nar-p2p/nar-p2p/p2p/locate"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
@@ -27,6 +28,10 @@ const (
 // trimInterval is how often the bandwidth counters of peers long gone are
 // dropped.
 const trimInterval = time.Hour
+
+// joinPatience is how long it may take to meet the first neighbour: mDNS repeats
+// itself after a second.
+const joinPatience = 3 * time.Second
 
 // nearness orders the peers to ask.
 type nearness int
@@ -54,6 +59,32 @@ func (l *live) nearness(p peer.ID) nearness {
 	default:
 		return far
 	}
+}
+
+// reach says how a peer can be reached.
+func (l *live) reach(p peer.ID) locate.Reach {
+	best := locate.Relayed
+	for _, c := range l.host.Network().ConnsToPeer(p) {
+		switch {
+		case narhost.IsLAN(c.RemoteMultiaddr()):
+			return locate.LAN
+		case !c.Stat().Limited:
+			best = locate.Connected
+		}
+	}
+	if best == locate.Relayed && slices.ContainsFunc(l.host.Peerstore().Addrs(p), narhost.IsDirect) {
+		return locate.Direct
+	}
+	return best
+}
+
+// joinPatience is how long the first neighbour is waited for after the start,
+// or Nix would be told right after it that nobody has what it asks for.
+func (l *live) joinPatience() time.Duration {
+	if narhost.OnlyLoopback(l.cfg.Listen) && len(l.cfg.Peers)+len(l.cfg.Bootstrap) == 0 {
+		return 0 // Nobody will come.
+	}
+	return joinPatience
 }
 
 // speaks reports whether a connected peer answers the stream protocols.

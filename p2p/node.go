@@ -71,9 +71,7 @@ type live struct {
 	// foreign counts the connections that sendAway has closed.
 	foreign atomic.Int64
 	// online tells that a network has come.
-	online signal
-	// searches bounds the lookups of narinfos in the DHT.
-	searches     chan struct{}
+	online       signal
 	reachability atomic.Int32
 }
 
@@ -151,7 +149,6 @@ func (n *Node) start() (*live, error) {
 		Node:      n,
 		bandwidth: metrics.NewBandwidthCounter(),
 		standing:  swarm.NewStanding(),
-		searches:  make(chan struct{}, maxSearches),
 	}
 	cfg := &n.cfg
 	prefix := routing.Prefix(cfg.Network)
@@ -190,13 +187,17 @@ func (n *Node) start() (*live, error) {
 		return nil, errors.Join(err, l.close())
 	}
 	routingHolder.Store(l.dht)
-	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix}, n.log)
+	ledger := locate.NewLedger()
+	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix, Observer: ledger}, n.log)
 	if cfg.Profile.serves() {
 		l.server = exchange.NewServer(l.host, n.shelf, exchange.ServerConfig{
 			Prefix: prefix, Admit: n.admit, Registerer: cfg.Registerer,
 		}, n.log)
 	}
-	locateCfg := locate.Config{Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours}
+	locateCfg := locate.Config{
+		Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable,
+		Ledger: ledger, JoinPatience: l.joinPatience(), Registerer: cfg.Registerer,
+	}
 	if l.router != nil {
 		locateCfg.DHT = l.router
 	}

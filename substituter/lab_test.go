@@ -289,6 +289,7 @@ type network struct {
 	narinfos  []bool               // calls, by whether strangers were asked
 	asked     []nix.HashPart       // the same calls
 	slow      map[nix.HashPart]time.Duration
+	dismissed chan nix.NARHash
 	wants     []substituter.Want
 	verdicts  []bool
 	reluctant bool   // answers for narinfos go to strangers only
@@ -312,6 +313,7 @@ func newNetwork() *network {
 	return &network{
 		records: make(map[nix.HashPart][]*narinfo.Info), nars: make(map[nix.NARHash]*holding),
 		expected: make(map[nix.NARHash]bool), slow: make(map[nix.HashPart]time.Duration),
+		dismissed: make(chan nix.NARHash, 1000),
 	}
 }
 
@@ -355,6 +357,8 @@ func (n *network) Expect(hash nix.NARHash, strangers bool) {
 	n.expected[hash] = strangers
 	n.expects++
 }
+
+func (n *network) Dismiss(hash nix.NARHash) { n.dismissed <- hash }
 
 func (n *network) Known(hash nix.NARHash) bool {
 	n.mu.Lock()

@@ -72,6 +72,9 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 		}
 	}
 	result := s.deliver(r.Context(), rec.record, resp)
+	if s.peers != nil {
+		s.peers.Dismiss(hash)
+	}
 	s.counters.nars.add(result)
 	switch {
 	case result == resultServed:

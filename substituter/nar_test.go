@@ -474,3 +474,21 @@ func TestClientGoesAway(t *testing.T) {
 		t.Errorf("verdicts %v, want [true]", verdicts)
 	}
 }
+
+// A look-up of providers ends when the NAR has arrived, wherever from.
+func TestWhatHasArrivedIsNotExpectedAnyMore(t *testing.T) {
+	l := newLab(t)
+	p := l.path("p", small)
+	l.cache.add(p)
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	select {
+	case hash := <-l.peers.dismissed:
+		t.Errorf("%v is not expected although only its narinfo was asked for", hash)
+	default:
+	}
+	l.get(p.narURL(), http.StatusOK)
+	if hash := <-l.peers.dismissed; hash != p.info.NARHash {
+		t.Errorf("%v is not expected any more, want %v", hash, p.info.NARHash)
+	}
+}

@@ -71,6 +71,8 @@ type Peers interface {
 	Narinfos(ctx context.Context, part nix.HashPart, strangers bool) iter.Seq[*narinfo.Info]
 	// Expect says that a NAR will probably be asked for. It does not block.
 	Expect(hash nix.NARHash, strangers bool)
+	// Dismiss says that a NAR is not expected any more. It does not block.
+	Dismiss(hash nix.NARHash)
 	// Known reports whether any provider of the NAR is known already.
 	Known(hash nix.NARHash) bool
 	// Open starts a transfer, which ends when ctx does.

@@ -70,6 +70,10 @@ func isRelayed(addr ma.Multiaddr) bool {
 	return err == nil
 }
 
+// IsDirect reports whether the address leads to the peer itself and not through
+// a relay.
+func IsDirect(addr ma.Multiaddr) bool { return len(addr) > 0 && !isRelayed(addr) }
+
 // directIP returns the address's IP, unless it is a relay's.
 func directIP(addr ma.Multiaddr) (netip.Addr, bool) {
 	if len(addr) == 0 || isRelayed(addr) {

@@ -1,0 +1,259 @@
+package locate_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/nar-p2p/nar-p2p/p2p/locate"
+	"github.com/nar-p2p/nar-p2p/p2p/routing"
+)
+
+// counted sums a counter up over its series with these label values.
+func (w *world) counted(name string, labels ...string) (sum float64) {
+	w.t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			matches := true
+			for _, l := range m.GetLabel() {
+				matches = matches && (len(labels) == 0 || slices.Contains(labels, l.GetValue()))
+			}
+			if matches {
+				sum += m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return sum
+}
+
+// What peers were not found for is asked of whoever is found later, and no walk
+// is needed for it: a node announces only part of what it holds.
+func TestWhoIsFoundLaterIsAskedAboutWhatWasNotFound(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.holds["c"] = append(w.holds["c"], hash(1), hash(2))
+		w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		w.f.Expect(hash(1), true)
+		w.settle()
+		if w.f.Known(hash(1)) {
+			w.t.Fatal("found without a provider record")
+		}
+		w.f.Expect(hash(2), true)
+		w.settle()
+		if !w.f.Known(hash(1)) || !w.f.Known(hash(2)) {
+			w.t.Error("not found although a peer is known that holds both")
+		}
+		w.wantTraffic([]question{{"c", 2}}, 2)
+	})
+}
+
+func TestLookupsEndWhenNobodyNeedsThem(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for i := range 100 {
+			w.f.Expect(hash(i), true)
+		}
+		time.Sleep(searchTime / 2)
+		synctest.Wait()
+		begun := w.walking
+		if begun == 0 || begun > 4 {
+			w.t.Fatalf("%d walks at once", begun)
+		}
+		// As long as anything is wanted walks go on that may help it.
+		for i := range 99 {
+			w.f.Dismiss(hash(i))
+		}
+		synctest.Wait()
+		if w.walking == 0 {
+			w.t.Error("no walk goes on although something is expected")
+		}
+		w.f.Dismiss(hash(99))
+		synctest.Wait()
+		if w.walking != 0 {
+			w.t.Errorf("%d walks go on for nobody", w.walking)
+		}
+		w.settle()
+		if _, searched := w.traffic(); searched > begun+1 {
+			w.t.Errorf("%d walks, of which %d had begun when all was dismissed", searched, begun)
+		}
+		if got := w.counted("nar_p2p_dht_walks_total", "content", "cancelled"); got == 0 {
+			w.t.Error("no walk counts as cancelled")
+		}
+	})
+}
+
+func TestWhoStopsReadingEndsTheLookup(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), searchTime/2)
+		defer cancel()
+		w.f.Expect(hash(1), true)
+		for range w.f.Providers(ctx, hash(1), true) {
+			w.t.Error("found a holder")
+		}
+		synctest.Wait()
+		if w.walking != 0 {
+			w.t.Errorf("%d walks for nobody", w.walking)
+		}
+		// What was given up can be looked for again.
+		w.holds["c"] = append(w.holds["c"], hash(1))
+		w.dht[routing.ContentKey(hash(1))] = []peer.ID{"c"}
+		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"c"}) {
+			w.t.Errorf("providers: %v", got)
+		}
+	})
+}
+
+func TestExpectationsEndByThemselves(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.f.Expect(hash(1), true)
+		time.Sleep(3 * time.Minute)
+		w.holds["c"] = append(w.holds["c"], hash(1), hash(2))
+		w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		w.f.Expect(hash(2), true)
+		w.settle()
+		if asked, _ := w.traffic(); !slices.Equal(asked, []question{{"c", 1}}) {
+			w.t.Errorf("questions: %v, want one about what is expected", asked)
+		}
+	})
+}
+
+// With little to be found walks take turns; where nothing helps there are more
+// of them at once.
+func TestMoreWalksWhereNoneHelps(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.dht[routing.ContentKey(hash(0))] = nil // not offline
+		for i := range 200 {
+			w.f.Expect(hash(i), true)
+		}
+		most := 0
+		for w.walking > 0 || most == 0 {
+			time.Sleep(searchTime / 4)
+			synctest.Wait()
+			most = max(most, w.walking)
+		}
+		if most != 16 {
+			w.t.Errorf("%d walks at once, want 16 in the end", most)
+		}
+		if got := w.counted("nar_p2p_dht_walks_total", "content", "nothing"); got != 200 {
+			w.t.Errorf("%v walks counted, want 200", got)
+		}
+		time.Sleep(time.Minute)
+		if got := w.counted("nar_p2p_dht_walks_per_closure"); got != 200 {
+			w.t.Errorf("%v walks for the closure, want 200", got)
+		}
+	})
+}
+
+func TestHoldersComeBestFirst(t *testing.T) {
+	inWorld(t, func(w *world) {
+		all := []peer.ID{"relayed", "direct", "failed once", "far", "near", "connected", "lan"}
+		w.reach = map[peer.ID]locate.Reach{
+			"relayed": locate.Relayed, "direct": locate.Direct, "failed once": locate.Direct, "far": locate.Direct,
+			"near": locate.Direct, "connected": locate.Connected, "lan": locate.LAN,
+		}
+		w.neighbours[true] = all
+		for _, p := range all {
+			w.holds[p] = append(w.holds[p], hash(1))
+		}
+		w.f.Expect(hash(1), true)
+		w.settle()
+		w.ledger.Answered("far", time.Second)
+		w.ledger.Failed("failed once")
+		time.Sleep(time.Minute)
+		got, _ := w.providers(hash(1), true)
+		want := []peer.ID{"lan", "connected", "near", "direct", "far", "failed once", "relayed"}
+		// Near and direct differ in nothing.
+		if i := slices.Index(got, "direct"); i == 2 {
+			got[2], got[3] = got[3], got[2]
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
+			w.t.Errorf("providers: (-want +got)\n%s", diff)
+		}
+	})
+}
+
+func TestTheDeadComeLast(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.neighbours[true] = []peer.ID{"a", "b"}
+		w.holds["a"] = append(w.holds["a"], hash(1), hash(2))
+		w.holds["b"] = append(w.holds["b"], hash(1))
+		w.f.Expect(hash(1), true)
+		w.f.Expect(hash(2), true)
+		w.settle()
+		w.ledger.Failed("a")
+		if !w.f.Known(hash(1)) || w.f.Known(hash(2)) {
+			w.t.Error("Known is wrong about holders that cannot be reached")
+		}
+		w.dht[routing.ContentKey(hash(1))] = nil
+		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"b", "a"}) {
+			w.t.Errorf("providers: %v", got)
+		}
+		// Where nobody else is known, the DHT is searched at once.
+		w.traffic()
+		w.holds["c"] = append(w.holds["c"], hash(2))
+		w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		start := time.Now()
+		for info := range w.f.Providers(w.t.Context(), hash(2), true) {
+			if info.ID != "c" || time.Since(start) > time.Second {
+				w.t.Errorf("%v after %v", info.ID, time.Since(start))
+			}
+			break
+		}
+		// It is back.
+		w.ledger.Reached("a")
+		if !w.f.Known(hash(2)) {
+			w.t.Error("a holder that is back is not known")
+		}
+	})
+}
+
+// A node that has just started has not met its neighbours yet.
+func TestFirstNeighbourIsWaitedFor(t *testing.T) {
+	patience := func(cfg *locate.Config) { cfg.DHT, cfg.JoinPatience = nil, 3*time.Second }
+	inWorld(t, func(w *world) {
+		w.holds["a"], w.records["a"] = append(w.holds["a"], hash(1)), parts(0, 1)
+		w.f.Expect(hash(1), true)
+		time.AfterFunc(time.Second, func() {
+			w.mu.Lock()
+			w.neighbours[true] = []peer.ID{"a"}
+			w.mu.Unlock()
+			w.f.Neighbour("a")
+		})
+		if took := w.fromEach("a", part(0)); took > 1100*time.Millisecond {
+			w.t.Errorf("took %v", took)
+		}
+		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"a"}) {
+			w.t.Errorf("providers: %v", got)
+		}
+	}, patience)
+	inWorld(t, func(w *world) {
+		if got, took := w.from(part(0), true); got != "" || took != 3*time.Second {
+			w.t.Errorf("got a record of %q after %v, want none after 3 s", got, took)
+		}
+		if got, took := w.from(part(1), true); got != "" || took != 0 {
+			w.t.Errorf("later: got a record of %q after %v, want none at once", got, took)
+		}
+	}, patience)
+}
+
+func TestUnusablePeersAreNotAsked(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.holds["bad"] = append(w.holds["bad"], hash(1))
+		w.dht = map[cid.Cid][]peer.ID{routing.ContentKey(hash(1)): {"bad"}}
+		if got, _ := w.providers(hash(1), true); got != nil {
+			w.t.Errorf("providers: %v", got)
+		}
+		w.wantTraffic(nil, 1)
+	}, func(cfg *locate.Config) { cfg.Usable = func(p peer.ID) bool { return p != "bad" } })
+}
