@@ -67,18 +67,20 @@ type Client struct {
 	ids     protocols
 	log     *zap.Logger
 	decoder *zstd.Decoder
-	queries *turns
+	// queries and sessions bound what is under way with each peer.
+	queries, sessions *turns
 }
 
 // NewClient returns a client that asks by way of h.
 func NewClient(h host.Host, cfg ClientConfig, log *zap.Logger) *Client {
 	return &Client{
-		host:    h,
-		cfg:     cfg.withDefaults(),
-		ids:     protocolsOf(cfg.Prefix),
-		log:     log.Named("exchange"),
-		decoder: newDecoder(),
-		queries: newTurns(),
+		host:     h,
+		cfg:      cfg.withDefaults(),
+		ids:      protocolsOf(cfg.Prefix),
+		log:      log.Named("exchange"),
+		decoder:  newDecoder(),
+		queries:  newTurns(maxQueries),
+		sessions: newTurns(maxSessions),
 	}
 }
 

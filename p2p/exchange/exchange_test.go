@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -25,6 +27,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange/exchangetest"
+	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,8 +43,13 @@ type pair struct {
 
 func newPair(t *testing.T, shelf exchange.Shelf, cfg exchange.ServerConfig, listen ...string) *pair {
 	t.Helper()
+	return newPairOn(t, exchangetest.NewHost(t, listen...), shelf, cfg, listen...)
+}
+
+// newPairOn is newPair with the server on a host.
+func newPairOn(t *testing.T, h host.Host, shelf exchange.Shelf, cfg exchange.ServerConfig, listen ...string) *pair {
+	t.Helper()
 	log := zaptest.NewLogger(t)
-	h := exchangetest.NewHost(t, listen...)
 	server := exchange.NewServer(h, shelf, cfg, log)
 	stop := exchangetest.Run(t, h, server, exchange.Protocols(cfg.Prefix)[2])
 	from := exchangetest.NewHost(t, listen...)
@@ -377,6 +385,47 @@ func TestManyQueriesAtOnce(t *testing.T) {
 	}
 	if err := g.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nix fetches 16 NARs at once, and begins the next as soon as one is there. None
+// must be sent away for the seconds after which a busy peer is asked again.
+func TestManySessionsAtOnce(t *testing.T) {
+	shelf := &exchangetest.Shelf{}
+	nar := exchangetest.Bytes(1, 1000)
+	hash := shelf.Add(nar)
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// With the limits of a node.
+	h, err := narhost.New(&narhost.Config{
+		Identity: key, Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
+		Protocols: exchange.Protocols(""), Service: exchange.ServiceName,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	p := newPairOn(t, h, shelf, exchange.ServerConfig{})
+	var g errgroup.Group
+	g.SetLimit(16)
+	for range 400 {
+		g.Go(func() error {
+			s, err := p.client.OpenNAR(t.Context(), p.to, hash, false)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			_, err = tryFetch(s, hash, len(nar))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if got := p.server.Stats().Refused; got != 0 {
+		t.Errorf("%d sessions were refused", got)
 	}
 }
 

@@ -32,7 +32,7 @@ type ServerConfig struct {
 	// Sessions and SessionsPerPeer bound the NAR sessions, and apart from these
 	// the have and narinfo requests, that are served at once; 0 is 64 and 16,
 	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
-	// and one open NAR.
+	// and one open NAR. Whoever is too many waits for a moment and is sent away.
 	Sessions, SessionsPerPeer int
 	// RequestTimeout is how long a stream may be without its first request; 0 is
 	// 10 s. Until then it occupies a place for nothing.
@@ -204,7 +204,7 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 		s.outboxes.Put(out)
 	}()
 	var err error
-	if svc.slots.take(remote) {
+	if svc.slots.await(ctx, remote) {
 		err = svc.serve(ctx, st, out)
 		svc.slots.release(remote)
 	} else {

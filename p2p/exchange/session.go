@@ -52,10 +52,16 @@ type Session struct {
 // OpenNAR begins a session on a NAR. It does not wait for the peer's consent:
 // the first method that reads does, so that requests can travel with the
 // opening. With compress set chunks may come compressed, which pays off where
-// the line is slower than some 200 MB/s.
+// the line is slower than some 200 MB/s. The error is a *BusyError where too many
+// sessions with the peer are under way.
 func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compress bool) (*Session, error) {
+	done, err := c.takeSession(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("exchange: nar: %s: %w", p, err)
+	}
 	st, err := c.newDataStream(ctx, p)
 	if err != nil {
+		done()
 		return nil, fmt.Errorf("exchange: nar: %s: %w", p, err)
 	}
 	s := &Session{
@@ -66,7 +72,7 @@ func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compr
 		mayBeZstd: compress,
 		stall:     c.cfg.StallTimeout,
 	}
-	s.release = s.hold(ctx, c.host.ConnManager())
+	s.release = s.hold(ctx, c.host.ConnManager(), done)
 	open := &wirepb.Open{NarHash: hash[:]}
 	if compress {
 		open.Encodings = []wirepb.Encoding{wirepb.Encoding_ENCODING_ZSTD}
@@ -79,15 +85,31 @@ func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compr
 	return s, nil
 }
 
+// takeSession waits for a turn with the peer, which done ends.
+func (c *Client) takeSession(ctx context.Context, p peer.ID) (done func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, sessionPatience)
+	defer cancel()
+	done, err = c.sessions.take(waiting, p)
+	if err != nil && ctx.Err() == nil {
+		err = &BusyError{RetryAfter: sessionRetry}
+	}
+	return done, err
+}
+
+// HasRoom reports whether one more session with the peer would leave room for
+// others: a second one on the same NAR must not keep another NAR waiting.
+func (c *Client) HasRoom(p peer.ID) bool { return c.sessions.users(p) < maxSessions/2 }
+
 // hold protects the connection while the session lasts and resets the stream
-// with ctx. It returns what undoes this.
-func (s *Session) hold(ctx context.Context, cm connmgr.ConnManager) func() {
+// with ctx. It returns what undoes this and ends the turn.
+func (s *Session) hold(ctx context.Context, cm connmgr.ConnManager, done func()) func() {
 	p, tag := s.Peer(), "nar-p2p/fetch/"+s.stream.ID()
 	cm.Protect(p, tag)
 	stop := context.AfterFunc(ctx, func() { _ = s.stream.Reset() })
 	return sync.OnceFunc(func() {
 		stop()
 		cm.Unprotect(p, tag)
+		done()
 	})
 }
 

@@ -3,19 +3,31 @@ package exchange
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/semaphore"
 )
 
-// maxQueries is the number of queries under way with one peer. Nix asks for 25
-// narinfos at once; a server answers 16 queries of one peer and sends the rest
-// away, so they wait here for their turn. Half of that leaves room for the
-// queries that the server has answered and not yet ended.
-const maxQueries = 8
+// A server serves 16 queries and 16 sessions of one peer and sends the rest
+// away, so they wait here for their turn.
+const (
+	// maxQueries is the number of queries under way with one peer. Half of what
+	// the server serves leaves room for those that it has answered and not yet
+	// ended.
+	maxQueries = 8
+	// maxSessions is the number of sessions with one peer. Nix fetches 16 NARs at
+	// once. They last longer, so that fewer are about to end.
+	maxSessions = 14
+	// sessionPatience is how long a session waits for its turn before the peer
+	// counts as busy, to be asked again after sessionRetry: others may have time.
+	sessionPatience = time.Second
+	sessionRetry    = 2 * time.Second
+)
 
 // turns bounds how much is under way with each peer. Who is too many waits.
 type turns struct {
+	max   int64
 	mu    sync.Mutex
 	peers map[peer.ID]*turn
 }
@@ -26,14 +38,24 @@ type turn struct {
 	users  int
 }
 
-func newTurns() *turns { return &turns{peers: make(map[peer.ID]*turn)} }
+func newTurns(limit int64) *turns { return &turns{max: limit, peers: make(map[peer.ID]*turn)} }
+
+// users counts those that have a place with the peer or wait for one.
+func (t *turns) users(p peer.ID) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if queue := t.peers[p]; queue != nil {
+		return queue.users
+	}
+	return 0
+}
 
 // take waits for a place. Where it returns no error, done gives it back.
 func (t *turns) take(ctx context.Context, p peer.ID) (done func(), err error) {
 	t.mu.Lock()
 	queue := t.peers[p]
 	if queue == nil {
-		queue = &turn{places: semaphore.NewWeighted(maxQueries)}
+		queue = &turn{places: semaphore.NewWeighted(t.max)}
 		t.peers[p] = queue
 	}
 	queue.users++

@@ -253,7 +253,7 @@ func (t *Transfer) planAndWork(ctx context.Context, g *errgroup.Group, s *exchan
 		}
 		return nil
 	})
-	if ready {
+	if ready || !t.swarm.client.HasRoom(s.Peer()) {
 		alone <- true
 		return nil
 	}
