@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -251,4 +252,30 @@ func nixCommand(t *testing.T, trusted narinfo.PublicKey, args ...string) (string
 		out = append(out, stderr.Bytes()...)
 	}
 	return string(out), err
+}
+
+func TestWalk(t *testing.T) {
+	c := generate(t, t.TempDir(), closure.Config{Paths: 40, Seed: 1, Key: newKey(t)})
+	byPart := make(map[nix.HashPart]*narinfo.Info)
+	for _, info := range c.Records {
+		byPart[info.StorePath.HashPart()] = info
+	}
+	var under, most atomic.Int32
+	got, err := closure.Walk(c.Root().StorePath.HashPart(), func(part nix.HashPart) (*narinfo.Info, error) {
+		if n := under.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer under.Add(-1)
+		return byPart[part], nil
+	})
+	if err != nil || len(got) != len(c.Records) || got[0] != c.Root() {
+		t.Errorf("Walk() = %d records, %v, want all %d, the root first", len(got), err, len(c.Records))
+	}
+	if most.Load() > closure.NarinfosAtOnce {
+		t.Errorf("%d asked for at once", most.Load())
+	}
+	lost := errors.New("lost")
+	if _, err := closure.Walk(c.Root().StorePath.HashPart(), func(nix.HashPart) (*narinfo.Info, error) { return nil, lost }); !errors.Is(err, lost) {
+		t.Errorf("Walk() = %v, want the error of ask", err)
+	}
 }

@@ -106,6 +106,8 @@ type entry struct {
 	began, due time.Time
 	// grace is until when whoever waits may be content with the last answer.
 	grace time.Time
+	// hold is until when a walk waits for those that were introduced meanwhile.
+	hold time.Time
 	// linger is until when the walks of others are waited for; zero for not.
 	linger time.Time
 	// walkAgain is when a walk may find what the last one did not.

@@ -78,6 +78,9 @@ func (f *Finder) put(e *entry, now time.Time, peers ...peer.ID) {
 		e.tried = append(e.tried, p)
 		e.questions = append(e.questions, question{peer: p})
 		f.open[e] = struct{}{}
+		if e.step == searching {
+			e.hold = now.Add(walkPatience)
+		}
 	}
 	f.poke()
 }

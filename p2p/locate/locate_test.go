@@ -225,6 +225,28 @@ func (w *world) wantTraffic(asked []question, searched int) {
 	}
 }
 
+// counted sums up those series of a counter that have these values of labels, or
+// the sum of a histogram.
+func counted(t *testing.T, registry *prometheus.Registry, name string, labels ...string) (sum float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			counts := f.GetName() == name
+			for _, l := range m.GetLabel() {
+				counts = counts && (len(labels) == 0 || slices.Contains(labels, l.GetValue()))
+			}
+			if counts {
+				sum += m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return sum
+}
+
 // settle lets everything happen that can within a moment.
 func (w *world) settle() {
 	time.Sleep(5 * time.Second)

@@ -15,30 +15,6 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
-// counted sums a counter up over its series with these label values.
-func (w *world) counted(name string, labels ...string) (sum float64) {
-	w.t.Helper()
-	families, err := w.registry.Gather()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			matches := true
-			for _, l := range m.GetLabel() {
-				matches = matches && (len(labels) == 0 || slices.Contains(labels, l.GetValue()))
-			}
-			if matches {
-				sum += m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
-			}
-		}
-	}
-	return sum
-}
-
 // What peers were not found for is asked of whoever is found later, and no walk
 // is needed for it: a node announces only part of what it holds.
 func TestWhoIsFoundLaterIsAskedAboutWhatWasNotFound(t *testing.T) {
@@ -87,7 +63,7 @@ func TestLookupsEndWhenNobodyNeedsThem(t *testing.T) {
 		if _, searched := w.traffic(); searched > begun+1 {
 			w.t.Errorf("%d walks, of which %d had begun when all was dismissed", searched, begun)
 		}
-		if got := w.counted("nar_p2p_dht_walks_total", "content", "cancelled"); got == 0 {
+		if got := counted(w.t, w.registry, "nar_p2p_dht_walks_total", "content", "cancelled"); got == 0 {
 			w.t.Error("no walk counts as cancelled")
 		}
 	})
@@ -145,11 +121,11 @@ func TestMoreWalksWhereNoneHelps(t *testing.T) {
 		if most != 16 {
 			w.t.Errorf("%d walks at once, want 16 in the end", most)
 		}
-		if got := w.counted("nar_p2p_dht_walks_total", "content", "nothing"); got != 200 {
+		if got := counted(w.t, w.registry, "nar_p2p_dht_walks_total", "content", "nothing"); got != 200 {
 			w.t.Errorf("%v walks counted, want 200", got)
 		}
 		time.Sleep(time.Minute)
-		if got := w.counted("nar_p2p_dht_walks_per_closure"); got != 200 {
+		if got := counted(w.t, w.registry, "nar_p2p_dht_walks_per_closure"); got != 200 {
 			w.t.Errorf("%v walks for the closure, want 200", got)
 		}
 	})

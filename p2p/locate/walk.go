@@ -19,6 +19,10 @@ const (
 	// walkTimeout bounds one walk. At 80 ms of round trip one that finds nothing
 	// takes 0.9 s.
 	walkTimeout = 10 * time.Second
+	// walkPatience is how long a walk waits for the answer of whoever another walk
+	// has found, who must be connected with first; all in all for maxHold.
+	walkPatience = time.Second
+	maxHold      = 3 * time.Second
 	// lingerTime is how long whoever waits for a record that no walk has found waits
 	// for the walks of others: whom they find may have it.
 	lingerTime = 2 * time.Second
@@ -72,6 +76,9 @@ func (f *Finder) nextWalks(ctx context.Context, now time.Time, until func(time.T
 		case now.Before(e.grace):
 			later = append(later, e)
 			until(e.grace)
+		case len(e.questions) > 0 && now.Before(e.hold) && now.Sub(e.began) < maxHold:
+			later = append(later, e)
+			until(e.hold)
 		case e.key.kind == nars && f.alive(e) > 0 && !e.deep:
 			f.advance(e, asked, now) // A peer found for another NAR holds this one too.
 		case f.askAgain(e, now):
