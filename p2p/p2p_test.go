@@ -51,7 +51,7 @@ type shelf struct {
 }
 
 // newShelf holds NARs of these sizes in bytes.
-func newShelf(t *testing.T, sizes ...int) *shelf {
+func newShelf(t testing.TB, sizes ...int) *shelf {
 	t.Helper()
 	s := &shelf{nars: make(map[nix.NARHash][]byte), infos: make(map[nix.HashPart]*narinfo.Info)}
 	for _, size := range sizes {
@@ -136,7 +136,7 @@ type node struct {
 	stop func()
 }
 
-func newIdentity(t *testing.T) (crypto.PrivKey, peer.ID) {
+func newIdentity(t testing.TB) (crypto.PrivKey, peer.ID) {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -156,7 +156,7 @@ func newDatastore() func(string) ds.Batching {
 }
 
 // start runs a node on loopback until the test ends or stop is called.
-func start(t *testing.T, cfg p2p.Config, s p2p.Shelf) *node {
+func start(t testing.TB, cfg p2p.Config, s p2p.Shelf) *node {
 	t.Helper()
 	if cfg.Identity == nil {
 		cfg.Identity, _ = newIdentity(t)
@@ -206,7 +206,7 @@ func infos(nodes ...*node) []peer.AddrInfo {
 }
 
 // await waits until a condition holds.
-func await(t *testing.T, what string, holds func() bool) {
+func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !holds() {
