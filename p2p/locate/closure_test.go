@@ -185,9 +185,18 @@ func (c *consumer) record(ctx context.Context, part nix.HashPart) (*narinfo.Info
 	return nil, fmt.Errorf("nobody has a record of %s", part)
 }
 
-// fetch gets a NAR whole.
-func (c *consumer) fetch(ctx context.Context, info *narinfo.Info) error {
+// fetch gets a NAR whole, in as many attempts as the substituter makes.
+func (c *consumer) fetch(ctx context.Context, info *narinfo.Info) (err error) {
 	defer c.Dismiss(info.NARHash)
+	for range 3 {
+		if err = c.tryFetch(ctx, info); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (c *consumer) tryFetch(ctx context.Context, info *narinfo.Info) error {
 	t, err := c.swarm.Open(ctx, swarm.Want{Hash: info.NARHash, Size: info.NARSize, Strangers: true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", info.StorePath, err)

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,13 +51,14 @@ type world struct {
 	searched   []cid.Cid
 	// hanging and walking count the requests to peers that do not answer and the
 	// walks under way.
-	hanging, walking int
+	hanging, walking atomic.Int32
 }
 
-func (w *world) count(n *int, by int) {
+// change changes what peers have while they may be asked.
+func (w *world) change(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	*n += by
+	f()
 }
 
 // question is one have request.
@@ -78,8 +80,8 @@ func (w *world) receive(ctx context.Context, p peer.ID, count int) error {
 	room := w.room[p]
 	w.mu.Unlock()
 	if !answers {
-		w.count(&w.hanging, 1)
-		defer w.count(&w.hanging, -1)
+		w.hanging.Add(1)
+		defer w.hanging.Add(-1)
 		<-ctx.Done()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			w.ledger.Failed(p)
@@ -88,6 +90,8 @@ func (w *world) receive(ctx context.Context, p peer.ID, count int) error {
 	}
 	time.Sleep(roundTrip)
 	w.ledger.Answered(p, roundTrip)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if room != nil {
 		if busy := room(); busy != nil {
 			return busy
@@ -130,8 +134,8 @@ func (w *world) FindProviders(ctx context.Context, key cid.Cid) iter.Seq[peer.Ad
 		w.searched = append(w.searched, key)
 		providers := slices.Clone(w.dht[key])
 		w.mu.Unlock()
-		w.count(&w.walking, 1)
-		defer w.count(&w.walking, -1)
+		w.walking.Add(1)
+		defer w.walking.Add(-1)
 		for _, p := range append(providers, "") {
 			select {
 			case <-time.After(searchTime):
@@ -145,7 +149,11 @@ func (w *world) FindProviders(ctx context.Context, key cid.Cid) iter.Seq[peer.Ad
 	}
 }
 
-func (w *world) Size() int { return len(w.dht) }
+func (w *world) Size() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.dht)
+}
 
 // inWorld runs a test in a bubble, with a Finder that runs.
 func inWorld(t *testing.T, test func(w *world), changes ...func(*locate.Config)) {

@@ -42,7 +42,7 @@ func TestLookupsEndWhenNobodyNeedsThem(t *testing.T) {
 		}
 		time.Sleep(searchTime / 2)
 		synctest.Wait()
-		begun := w.walking
+		begun := w.walking.Load()
 		if begun == 0 || begun > 4 {
 			w.t.Fatalf("%d walks at once", begun)
 		}
@@ -51,16 +51,16 @@ func TestLookupsEndWhenNobodyNeedsThem(t *testing.T) {
 			w.f.Dismiss(hash(i))
 		}
 		synctest.Wait()
-		if w.walking == 0 {
+		if w.walking.Load() == 0 {
 			w.t.Error("no walk goes on although something is expected")
 		}
 		w.f.Dismiss(hash(99))
 		synctest.Wait()
-		if w.walking != 0 {
-			w.t.Errorf("%d walks go on for nobody", w.walking)
+		if w.walking.Load() != 0 {
+			w.t.Errorf("%d walks go on for nobody", w.walking.Load())
 		}
 		w.settle()
-		if _, searched := w.traffic(); searched > begun+1 {
+		if _, searched := w.traffic(); searched > int(begun)+1 {
 			w.t.Errorf("%d walks, of which %d had begun when all was dismissed", searched, begun)
 		}
 		if got := counted(w.t, w.registry, "nar_p2p_dht_walks_total", "content", "cancelled"); got == 0 {
@@ -78,12 +78,14 @@ func TestWhoStopsReadingEndsTheLookup(t *testing.T) {
 			w.t.Error("found a holder")
 		}
 		synctest.Wait()
-		if w.walking != 0 {
-			w.t.Errorf("%d walks for nobody", w.walking)
+		if w.walking.Load() != 0 {
+			w.t.Errorf("%d walks for nobody", w.walking.Load())
 		}
 		// What was given up can be looked for again.
-		w.holds["c"] = append(w.holds["c"], hash(1))
-		w.dht[routing.ContentKey(hash(1))] = []peer.ID{"c"}
+		w.change(func() {
+			w.holds["c"] = append(w.holds["c"], hash(1))
+			w.dht[routing.ContentKey(hash(1))] = []peer.ID{"c"}
+		})
 		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"c"}) {
 			w.t.Errorf("providers: %v", got)
 		}
@@ -94,8 +96,10 @@ func TestExpectationsEndByThemselves(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.f.Expect(hash(1), true)
 		time.Sleep(3 * time.Minute)
-		w.holds["c"] = append(w.holds["c"], hash(1), hash(2))
-		w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		w.change(func() {
+			w.holds["c"] = append(w.holds["c"], hash(1), hash(2))
+			w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		})
 		w.f.Expect(hash(2), true)
 		w.settle()
 		if asked, _ := w.traffic(); !slices.Equal(asked, []question{{"c", 1}}) {
@@ -112,11 +116,11 @@ func TestMoreWalksWhereNoneHelps(t *testing.T) {
 		for i := range 200 {
 			w.f.Expect(hash(i), true)
 		}
-		most := 0
-		for w.walking > 0 || most == 0 {
+		most := int32(0)
+		for w.walking.Load() > 0 || most == 0 {
 			time.Sleep(searchTime / 4)
 			synctest.Wait()
-			most = max(most, w.walking)
+			most = max(most, w.walking.Load())
 		}
 		if most != 16 {
 			w.t.Errorf("%d walks at once, want 16 in the end", most)
@@ -171,14 +175,16 @@ func TestTheDeadComeLast(t *testing.T) {
 		if !w.f.Known(hash(1)) || w.f.Known(hash(2)) {
 			w.t.Error("Known is wrong about holders that cannot be reached")
 		}
-		w.dht[routing.ContentKey(hash(1))] = nil
+		w.change(func() { w.dht[routing.ContentKey(hash(1))] = nil })
 		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"b", "a"}) {
 			w.t.Errorf("providers: %v", got)
 		}
 		// Where nobody else is known, the DHT is searched at once.
 		w.traffic()
-		w.holds["c"] = append(w.holds["c"], hash(2))
-		w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		w.change(func() {
+			w.holds["c"] = append(w.holds["c"], hash(2))
+			w.dht[routing.ContentKey(hash(2))] = []peer.ID{"c"}
+		})
 		start := time.Now()
 		for info := range w.f.Providers(w.t.Context(), hash(2), true) {
 			if info.ID != "c" || time.Since(start) > time.Second {
@@ -201,9 +207,7 @@ func TestFirstNeighbourIsWaitedFor(t *testing.T) {
 		w.holds["a"], w.records["a"] = append(w.holds["a"], hash(1)), parts(0, 1)
 		w.f.Expect(hash(1), true)
 		time.AfterFunc(time.Second, func() {
-			w.mu.Lock()
-			w.neighbours[true] = []peer.ID{"a"}
-			w.mu.Unlock()
+			w.change(func() { w.neighbours[true] = []peer.ID{"a"} })
 			w.f.Neighbour("a")
 		})
 		if took := w.fromEach("a", part(0)); took > 1100*time.Millisecond {

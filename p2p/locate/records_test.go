@@ -166,7 +166,7 @@ func TestRefusalsAreRememberedForAMoment(t *testing.T) {
 		}
 		w.wantTraffic(nil, 0)
 		// It may have been built meanwhile.
-		w.records["a"] = parts(1, 2)
+		w.change(func() { w.records["a"] = parts(1, 2) })
 		time.Sleep(10 * time.Second)
 		w.fromEach("a", part(1))
 		w.wantTraffic([]question{{"a", 1}}, 0)
@@ -206,15 +206,18 @@ func TestBusyPeersAreAskedAgainInTime(t *testing.T) {
 			w.t.Errorf("questions: %v, want two, the second for all 10", asked)
 		}
 		// Meanwhile others are looked for.
-		refusals = 1
-		w.holds["c"], w.records["c"] = nil, parts(10, 11)
-		w.dht[routing.MetadataKey(part(10))] = []peer.ID{"c"}
+		w.change(func() {
+			refusals = 1
+			w.holds["c"], w.records["c"] = nil, parts(10, 11)
+			w.dht[routing.MetadataKey(part(10))] = []peer.ID{"c"}
+		})
 		if took := w.fromEach("c", part(10)); took > time.Second {
 			w.t.Errorf("took %v although another had it", took)
 		}
 		// A peer that is busy for longer than anyone waits is not waited for.
-		refusals = 1
-		w.room["a"] = func() *exchange.BusyError { return &exchange.BusyError{RetryAfter: time.Minute} }
+		w.change(func() {
+			w.room["a"] = func() *exchange.BusyError { return &exchange.BusyError{RetryAfter: time.Minute} }
+		})
 		if got, took := w.from(part(20), true); got != "" || took > 3*time.Second {
 			w.t.Errorf("got a record of %q after %v, want none and no wait", got, took)
 		}
@@ -248,13 +251,13 @@ func TestWhoGoesAwayCostsNothing(t *testing.T) {
 		wg.Go(func() { ask(part(1), 200*time.Millisecond) })
 		time.Sleep(150 * time.Millisecond)
 		synctest.Wait()
-		if w.hanging != 1 {
-			w.t.Errorf("%d requests while one waits, want one", w.hanging)
+		if w.hanging.Load() != 1 {
+			w.t.Errorf("%d requests while one waits, want one", w.hanging.Load())
 		}
 		wg.Wait()
 		synctest.Wait()
-		if w.hanging != 0 || w.walking != 0 {
-			w.t.Errorf("%d requests and %d walks for nobody", w.hanging, w.walking)
+		if w.hanging.Load() != 0 || w.walking.Load() != 0 {
+			w.t.Errorf("%d requests and %d walks for nobody", w.hanging.Load(), w.walking.Load())
 		}
 		// That nobody waited is not the peer's fault.
 		if w.ledger.Dead("silent") {

@@ -23,6 +23,9 @@ const (
 	// has found, who must be connected with first; all in all for maxHold.
 	walkPatience = time.Second
 	maxHold      = 3 * time.Second
+	// deepInterval is how often a walk begins for more holders of a NAR than are
+	// known. Whoever one finds is asked about the others that are fetched.
+	deepInterval = 5 * time.Second
 	// lingerTime is how long whoever waits for a record that no walk has found waits
 	// for the walks of others: whom they find may have it.
 	lingerTime = 2 * time.Second
@@ -42,6 +45,8 @@ type walks struct {
 	queue   []*entry
 	running map[*entry]context.CancelFunc
 	width   int
+	// deep is when the next walk for more holders than are known may begin.
+	deep time.Time
 }
 
 func newWalks() walks {
@@ -83,7 +88,13 @@ func (f *Finder) nextWalks(ctx context.Context, now time.Time, until func(time.T
 			f.advance(e, asked, now) // A peer found for another NAR holds this one too.
 		case f.askAgain(e, now):
 			until(e.due)
+		case e.deep && f.alive(e) > 0 && now.Before(w.deep):
+			later = append(later, e)
+			until(w.deep)
 		default:
+			if e.deep && f.alive(e) > 0 {
+				w.deep = now.Add(deepInterval)
+			}
 			walking, cancel := context.WithTimeout(ctx, walkTimeout)
 			w.running[e] = cancel
 			jobs = append(jobs, func() { f.walk(walking, e) })
