@@ -69,6 +69,7 @@ type Client struct {
 	decoder *zstd.Decoder
 	// queries and sessions bound what is under way with each peer.
 	queries, sessions *turns
+	ears              *ears
 }
 
 // NewClient returns a client that asks by way of h.
@@ -81,6 +82,7 @@ func NewClient(h host.Host, cfg ClientConfig, log *zap.Logger) *Client {
 		decoder:  newDecoder(),
 		queries:  newTurns(maxQueries),
 		sessions: newTurns(maxSessions),
+		ears:     newEars(),
 	}
 }
 
@@ -237,7 +239,7 @@ func (c *Client) query(
 	// A peer without room answers and closes before it reads, which can fail the
 	// write: so the answer is read in any case.
 	writeErr := out.send(req)
-	in := newInbox(st, queryBuffer)
+	in := newInbox(heardStream{st, c.ears}, queryBuffer)
 	if err = in.wait(c.cfg.QueryTimeout); err == nil {
 		err = read(in)
 	}

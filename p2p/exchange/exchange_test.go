@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -427,6 +428,45 @@ func TestManySessionsAtOnce(t *testing.T) {
 	if got := p.server.Stats().Refused; got != 0 {
 		t.Errorf("%d sessions were refused", got)
 	}
+}
+
+// A peer that owes an answer and is silent is checked, others are not.
+func TestWatch(t *testing.T) {
+	p := liar(t, exchange.ClientConfig{QueryTimeout: time.Hour}, func(network.Stream) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	checked := make(chan peer.ID, 1)
+	var g errgroup.Group
+	g.Go(func() error {
+		return p.client.Watch(ctx, 50*time.Millisecond, func(silent peer.ID) {
+			_ = p.from.Network().ClosePeer(silent)
+			checked <- silent
+		})
+	})
+	if _, err := p.client.Have(t.Context(), p.to, make([]nix.NARHash, 1)); err == nil {
+		t.Error("Have() of a peer that has gone succeeded")
+	}
+	if got := <-checked; got != p.to {
+		t.Errorf("%s was checked, want %s", got, p.to)
+	}
+	cancel()
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch() = %v", err)
+	}
+
+	shelf := &exchangetest.Shelf{}
+	hash := shelf.Add(exchangetest.Bytes(1, 100))
+	q := newPair(t, shelf, exchange.ServerConfig{})
+	ctx, cancel = context.WithCancel(t.Context())
+	g.Go(func() error {
+		return q.client.Watch(ctx, 10*time.Second, func(p peer.ID) { t.Errorf("%s was checked", p) })
+	})
+	for range 100 {
+		if _, err := q.client.Have(t.Context(), q.to, []nix.NARHash{hash}); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	_ = g.Wait()
 }
 
 func TestAdmit(t *testing.T) {

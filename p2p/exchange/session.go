@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -23,6 +24,9 @@ import (
 // sessionBuffer is how much of a session is read ahead, in bytes. Longer reads
 // go straight to where the chunk belongs.
 const sessionBuffer = 64 << 10
+
+// endTimeout is how long a peer may take to end a session that was closed.
+const endTimeout = 5 * time.Second
 
 // Session is the client's side of a session on one NAR. It ends with the
 // context that OpenNAR was given, with Close, or with the first error. Of its
@@ -47,6 +51,7 @@ type Session struct {
 	owed atomic.Int64
 	// release undoes what hold did.
 	release func()
+	closing sync.Once
 }
 
 // OpenNAR begins a session on a NAR. It does not wait for the peer's consent:
@@ -66,7 +71,7 @@ func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compr
 	}
 	s := &Session{
 		stream:    st,
-		in:        newInbox(st, sessionBuffer),
+		in:        newInbox(heardStream{st, c.ears}, sessionBuffer),
 		out:       outbox{stream: st, timeout: c.cfg.StallTimeout},
 		decoder:   c.decoder,
 		mayBeZstd: compress,
@@ -317,11 +322,25 @@ func (s *Session) receive(dst []byte) error {
 
 // Close ends the session, and makes a peer that is still sending stop.
 func (s *Session) Close() error {
-	s.release()
 	if s.owed.Load() > 0 {
+		s.release()
 		return s.stream.Reset()
 	}
-	return s.stream.Close()
+	err := s.stream.CloseWrite()
+	s.closing.Do(func() { go s.awaitEnd() })
+	return err
+}
+
+// awaitEnd ends the turn with the peer when that has ended the session too.
+// Whoever begins another one before finds it with no room.
+func (s *Session) awaitEnd() {
+	defer s.release()
+	_ = s.stream.SetReadDeadline(time.Now().Add(endTimeout)) // Where it fails so does the read.
+	if _, err := s.stream.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+		_ = s.stream.Close()
+	} else {
+		_ = s.stream.Reset()
+	}
 }
 
 // fail ends the session with an error.

@@ -17,7 +17,8 @@ const (
 	// ended.
 	maxQueries = 8
 	// maxSessions is the number of sessions with one peer. Nix fetches 16 NARs at
-	// once. They last longer, so that fewer are about to end.
+	// once. Their turns last until the server has ended them too, but for those
+	// that are broken off.
 	maxSessions = 14
 	// sessionPatience is how long a session waits for its turn before the peer
 	// counts as busy, to be asked again after sessionRetry: others may have time.
