@@ -64,6 +64,7 @@ type live struct {
 	server    *exchange.Server
 	client    *exchange.Client
 	standing  *swarm.Standing
+	ledger    *locate.Ledger
 	finder    *locate.Finder
 	swarm     *swarm.Swarm
 	// known remembers peers for the next start; nil where dht is.
@@ -187,8 +188,8 @@ func (n *Node) start() (*live, error) {
 		return nil, errors.Join(err, l.close())
 	}
 	routingHolder.Store(l.dht)
-	ledger := locate.NewLedger()
-	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix, Observer: ledger}, n.log)
+	l.ledger = locate.NewLedger()
+	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix, Observer: l.ledger}, n.log)
 	if cfg.Profile.serves() {
 		l.server = exchange.NewServer(l.host, n.shelf, exchange.ServerConfig{
 			Prefix: prefix, Admit: n.admit, Registerer: cfg.Registerer,
@@ -196,7 +197,7 @@ func (n *Node) start() (*live, error) {
 	}
 	locateCfg := locate.Config{
 		Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable,
-		Ledger: ledger, JoinPatience: l.joinPatience(), Registerer: cfg.Registerer,
+		Ledger: l.ledger, JoinPatience: l.joinPatience(), Registerer: cfg.Registerer,
 	}
 	if l.router != nil {
 		locateCfg.DHT = l.router
@@ -243,6 +244,7 @@ func (l *live) run(ctx context.Context) error {
 		g.Go(func() error { return l.shows.run(ctx) })
 	}
 	g.Go(func() error { return l.watch(ctx) })
+	g.Go(func() error { return l.watchNeighbours(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
 	if l.cfg.private() {
 		g.Go(func() error { return l.sendAway(ctx) })

@@ -51,18 +51,18 @@ type shelf struct {
 }
 
 // newShelf holds NARs of these sizes in bytes.
-func newShelf(t testing.TB, sizes ...int) *shelf {
-	t.Helper()
+func newShelf(tb testing.TB, sizes ...int) *shelf {
+	tb.Helper()
 	s := &shelf{nars: make(map[nix.NARHash][]byte), infos: make(map[nix.HashPart]*narinfo.Info)}
 	for _, size := range sizes {
 		data := make([]byte, size)
 		if _, err := rand.Read(data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		hash := nix.NARHash(sha256.Sum256(data))
 		path, err := nix.NewStorePath(nix.HashPart(hash[:20]), "test")
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		s.nars[hash] = data
 		s.infos[path.HashPart()] = (&narstore.PathInfo{Path: path, NARHash: hash, NARSize: int64(size)}).Narinfo()
@@ -136,15 +136,15 @@ type node struct {
 	stop func()
 }
 
-func newIdentity(t testing.TB) (crypto.PrivKey, peer.ID) {
-	t.Helper()
+func newIdentity(tb testing.TB) (crypto.PrivKey, peer.ID) {
+	tb.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key, id
 }
@@ -156,10 +156,10 @@ func newDatastore() func(string) ds.Batching {
 }
 
 // start runs a node on loopback until the test ends or stop is called.
-func start(t testing.TB, cfg p2p.Config, s p2p.Shelf) *node {
-	t.Helper()
+func start(tb testing.TB, cfg p2p.Config, s p2p.Shelf) *node {
+	tb.Helper()
 	if cfg.Identity == nil {
-		cfg.Identity, _ = newIdentity(t)
+		cfg.Identity, _ = newIdentity(tb)
 	}
 	if cfg.Listen == nil {
 		cfg.Listen = []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}
@@ -170,9 +170,9 @@ func start(t testing.TB, cfg p2p.Config, s p2p.Shelf) *node {
 	if cfg.Datastore == nil {
 		cfg.Datastore = newDatastore()
 	}
-	n, err := p2p.New(cfg, s, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
+	n, err := p2p.New(cfg, s, zaptest.NewLogger(tb, zaptest.Level(zap.WarnLevel)))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -180,15 +180,15 @@ func start(t testing.TB, cfg p2p.Config, s p2p.Shelf) *node {
 	stop := func() {
 		cancel()
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("Run: %v", err)
+			tb.Errorf("Run: %v", err)
 		}
 		ended <- nil
 	}
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	select {
 	case <-n.Ready():
 	case err := <-ended:
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &node{Node: n, id: n.Status().PeerID, stop: stop}
 }
@@ -206,12 +206,12 @@ func infos(nodes ...*node) []peer.AddrInfo {
 }
 
 // await waits until a condition holds.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
+func await(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			tb.Fatalf("waited in vain for %s", what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -28,6 +28,8 @@ type Daemon struct {
 	exitErr error
 	// started holds the status of the last start.
 	started control.Status
+	// offline: it may have no address when it starts.
+	offline bool
 }
 
 // DaemonConfig is how a daemon differs from one that knows nobody, has no
@@ -45,6 +47,8 @@ type DaemonConfig struct {
 	Peer *Daemon
 	// Allow are the only peer IDs that it talks to, where there are any.
 	Allow []string
+	// Anywhere makes it listen on all addresses that its host has or gets.
+	Anywhere bool
 	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
 	// that is a binary cache.
 	StoreRoot, Cache string
@@ -70,7 +74,9 @@ type DaemonConfig struct {
 // Daemon starts a daemon and waits until it answers on its control socket.
 func (l *Lab) Daemon(name string, cfg DaemonConfig) *Daemon {
 	l.t.Helper()
-	d := &Daemon{lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags}
+	d := &Daemon{
+		lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags, offline: cfg.Anywhere,
+	}
 	d.config = filepath.Join(d.dir, "config.toml")
 	l.write(d.config, cfg.toml(d.socket()))
 	l.t.Cleanup(func() {
@@ -95,7 +101,10 @@ func (c *DaemonConfig) toml(socket string) string {
 	if network == "" {
 		network = "lab"
 	}
-	if c.Host != nil {
+	switch {
+	case c.Anywhere:
+		addr = "0.0.0.0"
+	case c.Host != nil:
 		addr = c.Host.Addr
 	}
 	line("network = %q", network)
@@ -207,7 +216,7 @@ func (d *Daemon) Start() {
 		default:
 		}
 		d.started, err = d.status()
-		return err == nil && (d.started.P2P == nil || len(d.started.P2P.Addresses) > 0)
+		return err == nil && (d.started.P2P == nil || len(d.started.P2P.Addresses) > 0 || d.offline)
 	})
 }
 
@@ -224,6 +233,9 @@ func (d *Daemon) Stop() error {
 		return fmt.Errorf("%s did not end within %v of SIGTERM", d.name, Patience)
 	}
 }
+
+// Kill ends the daemon without a word.
+func (d *Daemon) Kill() { d.kill() }
 
 func (d *Daemon) kill() {
 	if d.exited == nil {
@@ -313,6 +325,12 @@ func (d *Daemon) Addrs() []string { return d.started.P2P.Addresses }
 
 // URL is the daemon as a substituter.
 func (d *Daemon) URL() string { return d.started.Substituter }
+
+// WaitShared waits until the daemon shares at least paths store paths.
+func (d *Daemon) WaitShared(paths int) {
+	d.lab.t.Helper()
+	d.lab.WaitFor(fmt.Sprintf("%s to share %d paths", d.name, paths), func() bool { return d.Status().Store.Shareable >= paths })
+}
 
 // WaitAnnounced waits until the daemon shares at least paths store paths and
 // the DHT knows of all of them.

@@ -18,25 +18,36 @@ type Host struct {
 	LAN string
 	lab *Lab
 	ns  string
+	// segment and port are where the host's cable ends.
+	segment *Segment
+	port    string
 }
 
 // Segment is a network of hosts that see each other and nothing else. Its
-// addresses, 11.0.0.0/16, count as public for libp2p and exist only inside
-// the segment's own namespaces.
+// addresses exist only inside the segment's own namespaces.
 type Segment struct {
 	lab    *Lab
 	prefix string
 	sw     string
 	hosts  int
+	// net is the first three bytes of all addresses, bits the length of the
+	// network's prefix.
+	net  string
+	bits int
 }
 
 var segments atomic.Int32
 
-// Segment makes a network without hosts. It needs root, or the right to make
-// network namespaces.
+// Segment makes a network without hosts, of addresses that count as public for
+// libp2p. It needs root, or the right to make network namespaces.
 func (l *Lab) Segment() *Segment {
 	l.t.Helper()
-	s := &Segment{lab: l, prefix: fmt.Sprintf("np%d-%d", os.Getpid(), segments.Add(1))}
+	return l.segment("11.0.0", 16)
+}
+
+func (l *Lab) segment(net string, bits int) *Segment {
+	l.t.Helper()
+	s := &Segment{lab: l, prefix: fmt.Sprintf("np%d-%d", os.Getpid(), segments.Add(1)), net: net, bits: bits}
 	s.sw = s.namespace("sw")
 	l.ip("-n", s.sw, "link", "add", "br0", "type", "bridge")
 	l.ip("-n", s.sw, "link", "set", "br0", "up")
@@ -47,11 +58,10 @@ func (l *Lab) Segment() *Segment {
 func (s *Segment) Host(name string) *Host {
 	s.lab.t.Helper()
 	s.hosts++
-	h := &Host{Addr: fmt.Sprintf("11.0.0.%d", s.hosts), lab: s.lab, ns: s.namespace(name)}
-	port := fmt.Sprintf("p%d", s.hosts)
-	s.lab.ip("link", "add", "eth0", "netns", h.ns, "type", "veth", "peer", "name", port, "netns", s.sw)
-	s.lab.ip("-n", s.sw, "link", "set", port, "master", "br0", "up")
-	s.lab.ip("-n", h.ns, "addr", "add", h.Addr+"/16", "dev", "eth0")
+	h := &Host{Addr: fmt.Sprintf("%s.%d", s.net, s.hosts), lab: s.lab, ns: s.namespace(name), segment: s, port: fmt.Sprintf("p%d", s.hosts)}
+	s.lab.ip("link", "add", "eth0", "netns", h.ns, "type", "veth", "peer", "name", h.port, "netns", s.sw)
+	s.lab.ip("-n", s.sw, "link", "set", h.port, "master", "br0", "up")
+	s.lab.ip("-n", h.ns, "addr", "add", fmt.Sprintf("%s/%d", h.Addr, s.bits), "dev", "eth0")
 	s.lab.ip("-n", h.ns, "link", "set", "lo", "up")
 	h.Plug()
 	return h

@@ -1,0 +1,105 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"io"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/multiformats/go-multistream"
+	"go.uber.org/zap"
+
+	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
+)
+
+// A machine that is switched off or unplugged says nothing, and TCP goes on for
+// minutes. On a local network, where a round trip takes a millisecond, silence
+// tells: a neighbour that owes an answer and has sent nothing for silence must
+// answer a ping within pingTimeout, or is taken for gone. One that has only
+// announced itself anew has greetTimeout.
+const (
+	silence      = 400 * time.Millisecond
+	pingTimeout  = 400 * time.Millisecond
+	greetTimeout = 2 * time.Second
+)
+
+// watchNeighbours ends the connections with neighbours that have gone while
+// something is awaited of them, until ctx ends.
+func (l *live) watchNeighbours(ctx context.Context) error {
+	return l.client.Watch(ctx, silence, func(p peer.ID) {
+		if !l.alive(ctx, p, pingTimeout) {
+			l.ledger.Failed(p)
+		}
+	})
+}
+
+// alive ends those connections with a peer on the local network that do not
+// answer a ping in time, and reports whether others are left. Connections of
+// other kinds are taken at their word.
+func (l *live) alive(ctx context.Context, p peer.ID, patience time.Duration) bool {
+	for _, c := range l.host.Network().ConnsToPeer(p) {
+		addr := c.RemoteMultiaddr()
+		if !narhost.IsLAN(addr) || narhost.IsLoopback(addr) || answers(ctx, c, patience) || ctx.Err() != nil {
+			continue
+		}
+		l.log.Debug("neighbour has gone", zap.Stringer("peer", p), zap.Stringer("address", addr))
+		_ = c.Close() // Nobody is there to be told.
+	}
+	return l.host.Network().Connectedness(p) == network.Connected
+}
+
+// answers reports whether the other side of a connection answers a ping. The
+// library's own ping chooses the connection itself.
+func answers(ctx context.Context, c network.Conn, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	st, err := c.NewStream(ctx)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = st.Reset() }()
+	defer context.AfterFunc(ctx, func() { _ = st.Reset() })()
+	if err := multistream.SelectProtoOrFail(ping.ID, st); err != nil {
+		return false
+	}
+	sent, got := make([]byte, ping.PingSize), make([]byte, ping.PingSize)
+	_, _ = rand.Read(sent) // It never fails.
+	if _, err := st.Write(sent); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(st, got)
+	return err == nil && bytes.Equal(sent, got)
+}
+
+// leaveOldAddresses closes the connections from addresses that this machine no
+// longer has. Nothing comes through them any more, and the other side cannot be
+// told.
+func (l *live) leaveOldAddresses() {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return
+	}
+	var own []ma.Multiaddr
+	for _, a := range addrs {
+		if addr, err := manet.FromNetAddr(a); err == nil {
+			own = append(own, addr)
+		}
+	}
+	for _, c := range l.host.Network().Conns() {
+		ip, err := manet.ToIP(c.LocalMultiaddr())
+		if err != nil || ip.IsUnspecified() {
+			continue // QUIC does not tell.
+		}
+		local, err := manet.FromIP(ip)
+		if err == nil && !ma.Contains(own, local) {
+			_ = c.Close()
+		}
+	}
+}
