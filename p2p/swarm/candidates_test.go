@@ -35,7 +35,10 @@ func TestCandidates(t *testing.T) {
 		{name: "a very slow one is overtaken", takes: []time.Duration{2 * patience, 0}, wants: 1, got: []int{1}, after: patience, dialled: 2},
 		{name: "and used later", takes: []time.Duration{2 * patience, 0}, wants: 2, got: []int{1, 0}, after: 2 * patience, dialled: 2},
 		{name: "unreachable ones are passed over", takes: []time.Duration{-1, -1, 0}, wants: 1, got: []int{2}, dialled: 3},
-		{name: "not too many at once", takes: []time.Duration{never, never, never, never, 0}, wants: 1, got: []int{4}, after: never, dialled: 5},
+		{
+			name: "not too many at once", takes: append(slices.Repeat([]time.Duration{never}, maxDials), 0), wants: 1,
+			got: []int{maxDials}, after: never, dialled: maxDials + 1,
+		},
 		{name: "fewer than wanted", takes: []time.Duration{0, -1}, wants: 2, got: []int{0}, dialled: 2},
 	}
 	for _, tt := range tests {
