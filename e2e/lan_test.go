@@ -32,14 +32,6 @@ func newOffice(t *testing.T, profile string) *office {
 
 func (o *office) keys() []string { return []string{o.key.Public().String()} }
 
-// network is the one that goes with the profile.
-func (o *office) network() string {
-	if o.profile == "private" {
-		return "lab"
-	}
-	return "public"
-}
-
 // publish makes a closure, the seed's own, and a binary cache of it.
 func (o *office) publish(paths int, seed uint64, largeSize int64) (dir string, c *closure.Closure) {
 	o.t.Helper()
@@ -55,7 +47,7 @@ func (o *office) publish(paths int, seed uint64, largeSize int64) (dir string, c
 func (o *office) holder(name string, host *lab.Host, dir string, paths int, peers ...*lab.Daemon) *lab.Daemon {
 	o.t.Helper()
 	d := o.Daemon(name, lab.DaemonConfig{
-		Host: host, Network: o.network(), Profile: o.profile, Cache: dir, Keys: o.keys(), Peer: first(peers),
+		Host: host, Profile: o.profile, Cache: dir, Keys: o.keys(), Peer: first(peers),
 	})
 	d.WaitShared(paths)
 	return d
@@ -65,7 +57,7 @@ func (o *office) holder(name string, host *lab.Host, dir string, paths int, peer
 func (o *office) holderAnywhere(name string, host *lab.Host, dir string, paths int) *lab.Daemon {
 	o.t.Helper()
 	d := o.Daemon(name, lab.DaemonConfig{
-		Host: host, Network: o.network(), Profile: o.profile, Cache: dir, Keys: o.keys(), Anywhere: true,
+		Host: host, Profile: o.profile, Cache: dir, Keys: o.keys(), Anywhere: true,
 	})
 	d.WaitShared(paths)
 	return d
@@ -75,7 +67,7 @@ func (o *office) holderAnywhere(name string, host *lab.Host, dir string, paths i
 // through it.
 func (o *office) desk(name string, host *lab.Host, peers ...*lab.Daemon) (*lab.Daemon, *lab.Nix) {
 	o.t.Helper()
-	d := o.Daemon(name, lab.DaemonConfig{Host: host, Network: o.network(), Profile: o.profile, Keys: o.keys(), Peer: first(peers)})
+	d := o.Daemon(name, lab.DaemonConfig{Host: host, Profile: o.profile, Keys: o.keys(), Peer: first(peers)})
 	store := o.Nix(name, lab.NixConfig{Host: host, Substituters: []string{d.URL()}, TrustedKeys: o.keys()})
 	store.Init()
 	return d, store
@@ -102,7 +94,7 @@ func (o *office) realise(store *lab.Nix, root nix.StorePath) time.Duration {
 }
 
 func TestNodesOnALANNeedNobodyElse(t *testing.T) {
-	for _, profile := range []string{"lan", "private", "public"} {
+	for _, profile := range []string{"lan", "private"} {
 		t.Run(profile, func(t *testing.T) {
 			o := newOffice(t, profile)
 			lan := o.LAN(1)
