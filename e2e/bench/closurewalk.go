@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ func closureWalk(name string, c command, http2 bool) measurement {
 		lines: []line{
 			{name: name, unit: "s", goal: goal{what: "ratio", target: 0.5}},
 			{name: name + "-no-prefetch", unit: "s"},
+			{name: name + "-connected", unit: "s", goal: goal{what: "ratio", target: 0.5}},
 		},
 		setUp: func(l *lab.Lab) (func() ([]sample, error), error) {
 			w, err := newWalk(l, c, http2)
@@ -94,30 +96,40 @@ func newWalk(l *lab.Lab, c command, http2 bool) (*walk, error) {
 	}, nil
 }
 
-// once times a walk on the upstream, and one through a daemon with and one
-// without looking ahead.
+// once times a walk on the upstream, and through a daemon: with and without
+// looking ahead, and by one that has been used a moment ago.
 func (w *walk) once() ([]sample, error) {
 	w.runs++
 	direct, err := w.time("direct", w.upstream)
 	if err != nil {
 		return nil, err
 	}
-	ahead, err := w.through("ahead", false)
+	ahead, err := w.through("ahead", false, false)
 	if err != nil {
 		return nil, err
 	}
-	unaided, err := w.through("unaided", true)
+	unaided, err := w.through("unaided", true, false)
 	if err != nil {
 		return nil, err
 	}
-	return []sample{{ahead, direct}, {unaided, direct}}, nil
+	connected, err := w.through("connected", false, true)
+	if err != nil {
+		return nil, err
+	}
+	return []sample{{ahead, direct}, {unaided, direct}, {connected, direct}}, nil
 }
 
-// through times a walk through a daemon that has just been started.
-func (w *walk) through(name string, noPrefetch bool) (float64, error) {
+// through times a walk through a daemon that has just been started; with used
+// set it has asked the upstream for one path before, which there is not.
+func (w *walk) through(name string, noPrefetch, used bool) (float64, error) {
 	d := w.Daemon(fmt.Sprintf("%s-%d", name, w.runs), lab.DaemonConfig{
 		Profile: "off", Upstreams: []string{w.upstream}, Keys: w.keys, NoPrefetch: noPrefetch,
 	})
+	if used {
+		if _, err := d.Ctl("fetch", strings.Repeat("0", 32), "-o", w.Dir("nothing")+"/nar"); err == nil {
+			return 0, errors.New("the upstream has a path that nobody has made")
+		}
+	}
 	seconds, err := w.time(name, d.URL())
 	if err != nil {
 		return 0, err
