@@ -6,10 +6,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/narstore/address"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/trust"
-	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
 // refuseTime is how long a record stays refused after its content has turned
@@ -40,14 +40,14 @@ func (s *Server) believe(info *narinfo.Info, upstream string) error {
 // proof returns what a record's content is still to be checked against, beside
 // the NAR hash, before a client has all of it; nil for nothing. It is found out
 // anew each time, from the record alone.
-func (s *Server) proof(r *record) (*verify.Address, error) {
+func (s *Server) proof(r *record) (*address.Check, error) {
 	if s.keys.Check(r.info) == nil {
 		return nil, nil
 	}
 	if err := s.believe(r.info, r.upstream); err != nil {
 		return nil, err
 	}
-	return verify.NewAddress(r.info)
+	return address.NewCheck(r.info)
 }
 
 // refuse remembers that a record was wrong, so that Nix gets neither it nor its

@@ -9,14 +9,15 @@ import (
 	"slices"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
-	"github.com/nar-p2p/nar-p2p/narstore/nar"
+	"github.com/nar-p2p/nar-p2p/narstore/address"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// maxFile is the largest NAR that is read to prove a content address, in bytes.
+// maxNAR is the largest NAR that is read to prove a content address, in bytes.
 // What has such an address without having been built is a text of a Nix
 // expression, or a file that was added by hand.
-const maxFile = 64 << 20
+const maxNAR = 64 << 20
 
 // Check returns nil if own signatures of a path are kept, or else the reason
 // why not. They are of what this machine has built itself, and of sources whose
@@ -43,52 +44,35 @@ func (s *Store) Check(ctx context.Context, info *narstore.PathInfo) error {
 }
 
 // proves reports whether the store path follows from the NAR hash, or from the
-// contents of the one file that the NAR holds.
+// contents of the NAR.
 func (s *Store) proves(ctx context.Context, info *narstore.PathInfo) (bool, error) {
-	address, err := nix.ParseContentAddress(info.CA)
-	if err != nil || !address.Yields(info.Path, info.References) || slices.Contains(info.References, info.Path) {
+	ca, err := nix.ParseContentAddress(info.CA)
+	if err != nil || !ca.Yields(info.Path, info.References) || slices.Contains(info.References, info.Path) {
 		return false, nil //nolint:nilerr // a malformed address proves nothing
 	}
-	if hash, ok := address.NARHash(); ok {
+	if hash, ok := ca.NARHash(); ok {
 		return hash == info.NARHash, nil
 	}
-	if info.NARSize > maxFile {
+	// Whoever can make two contents with one hash could have the other signed.
+	if weak := ca.Algorithm() == nix.MD5 || ca.Algorithm() == nix.SHA1; weak || info.NARSize > maxNAR {
 		return false, nil
+	}
+	check, err := address.NewCheck(&narinfo.Info{StorePath: info.Path, CA: info.CA})
+	if err != nil {
+		return false, nil //nolint:nilerr // one that cannot be checked proves nothing
 	}
 	archive, err := s.store.Open(ctx, info)
 	if err != nil {
 		return false, err
 	}
+	if archive.Size() != info.NARSize {
+		err := fmt.Errorf("the NAR of %s has %d bytes, and is registered with %d", info.Path, archive.Size(), info.NARSize)
+		return false, errors.Join(err, archive.Close())
+	}
 	whole := sha256.New()
-	file, err := hashFile(io.TeeReader(io.NewSectionReader(archive, 0, archive.Size()), whole))
+	_, err = io.Copy(io.MultiWriter(check, whole), io.NewSectionReader(archive, 0, archive.Size()))
 	if err := errors.Join(err, archive.Close()); err != nil {
 		return false, err
 	}
-	if file == nil || nix.NARHash(whole.Sum(nil)) != info.NARHash {
-		return false, nil
-	}
-	for _, method := range []string{"text:sha256:", "fixed:sha256:"} {
-		if got, err := nix.ParseContentAddress(method + nix.EncodeBase32(file)); err == nil && got == address {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// hashFile returns the sha-256 of the file that a NAR consists of, or nil where
-// it is of anything else.
-func hashFile(r io.Reader) ([]byte, error) {
-	archive := nar.NewReader(r)
-	root, err := archive.Next()
-	if err != nil || root.Type != nar.Regular || root.Executable {
-		return nil, err
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, archive); err != nil {
-		return nil, err
-	}
-	if _, err := archive.Next(); !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return sum.Sum(nil), nil
+	return check.Matches() && nix.NARHash(whole.Sum(nil)) == info.NARHash, nil
 }

@@ -66,7 +66,7 @@ func namesItself(info *narinfo.Info) bool {
 }
 
 // Addressed reports whether the content address of a record yields its store
-// path and can be checked against the content (verify.Address). The record of
+// path and can be checked against the content (address.Check). The record of
 // an upstream, which its owner has chosen, may then do without signatures: but
 // nobody must have the whole of its NAR before that check. A peer's may not,
 // since it could keep the path from us with the hash of any other NAR.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	archive "github.com/nar-p2p/nar-p2p/narstore/nar"
+	"github.com/nar-p2p/nar-p2p/narstore/address"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
@@ -65,14 +66,14 @@ func record(t *testing.T, path, ca string, bytes []byte) *narinfo.Info {
 // pass sends the bytes through a gate in pieces of one size.
 func pass(t *testing.T, info *narinfo.Info, b []byte, piece int) (got []byte, err error) {
 	t.Helper()
-	address, err := verify.NewAddress(info)
+	check, err := address.NewCheck(info)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	target := verify.Target{Hash: info.NARHash, Size: info.NARSize}
 	g := verify.NewGate(&out, verify.NewDigest(target), verify.Range{From: 0, To: info.NARSize}, 16)
-	g.Check(address)
+	g.Check(check)
 	for ; len(b) > 0; b = b[min(piece, len(b)):] {
 		if _, err := g.Write(b[:min(piece, len(b))]); err != nil {
 			return out.Bytes(), err
@@ -221,7 +222,7 @@ func TestSelfReferencesAreBounded(t *testing.T) {
 
 func TestAddressesThatAreNotChecked(t *testing.T) {
 	for _, ca := range []string{"", "text:sha256:0", "fixed:git:sha1:" + strings.Repeat("0", 32)} {
-		if _, err := verify.NewAddress(record(t, selfPart+"-x", ca, nil)); err == nil {
+		if _, err := address.NewCheck(record(t, selfPart+"-x", ca, nil)); err == nil {
 			t.Errorf("there is a check for %q", ca)
 		}
 	}
@@ -232,13 +233,13 @@ func TestAddressOfARange(t *testing.T) {
 	last := addressed[len(addressed)-1]
 	b := file(last.contents)
 	info := record(t, last.path, last.ca, b)
-	address, err := verify.NewAddress(info)
+	check, err := address.NewCheck(info)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	g := verify.NewGate(&out, verify.NewDigest(verify.Target{Hash: info.NARHash, Size: info.NARSize}), verify.Range{From: 100, To: 120}, 16)
-	g.Check(address)
+	g.Check(check)
 	if err := write(t, g, b); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/nar-p2p/nar-p2p/narstore/address"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
@@ -37,11 +38,11 @@ func BenchmarkGate(b *testing.B) {
 					if tt.self {
 						info.References = []nix.StorePath{path}
 					}
-					address, err := verify.NewAddress(info)
+					check, err := address.NewCheck(info)
 					if err != nil {
 						b.Fatal(err)
 					}
-					g.Check(address)
+					g.Check(check)
 				}
 				for rest := archive; len(rest) > 0; rest = rest[min(len(rest), 128<<10):] {
 					if _, err := g.Write(rest[:min(len(rest), 128<<10)]); err != nil {

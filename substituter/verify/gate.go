@@ -4,10 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/nar-p2p/nar-p2p/narstore/address"
 )
 
 // ErrMismatch says that the bytes are not the NAR that was signed.
 var ErrMismatch = errors.New("verify: bytes do not match the NAR hash")
+
+// ErrAddress says that the bytes are the NAR that the record names, but not
+// the content that the store path is named after.
+var ErrAddress = errors.New("verify: content does not match the content address")
 
 // ClientError is an error of the writer behind a Gate. It says nothing about
 // the bytes or their source.
@@ -33,7 +39,7 @@ type Gate struct {
 	sent   int64
 	digest *Digest
 	// address is a second check, or nil.
-	address  *Address
+	address  *address.Check
 	cache    *Cache // nil: keep no states
 	conflict bool
 }
@@ -51,11 +57,11 @@ func NewGate(w io.Writer, digest *Digest, want Range, hold int64) *Gate {
 
 // Check makes the gate check the bytes against a content address as well. Its
 // digest must begin with the NAR.
-func (g *Gate) Check(a *Address) {
+func (g *Gate) Check(c *address.Check) {
 	if g.digest.Offset() > 0 {
 		panic("verify: a content address can be checked from the first byte on only")
 	}
-	g.address = a
+	g.address = c
 }
 
 // Keep makes the gate save states of its digest on the way.
@@ -85,7 +91,7 @@ func (g *Gate) Write(p []byte) (int, error) {
 		piece := p[done : done+int(step)]
 		_, _ = g.digest.Write(piece) // never fails
 		if g.address != nil {
-			g.address.write(piece)
+			_, _ = g.address.Write(piece) // never fails
 		}
 		g.keep()
 		if err := g.pass(piece, offset); err != nil {
@@ -142,7 +148,7 @@ func (g *Gate) Finish() error {
 	switch {
 	case !g.Verified():
 		return ErrMismatch
-	case g.address != nil && !g.address.matches():
+	case g.address != nil && !g.address.Matches():
 		return ErrAddress
 	}
 	return g.send(g.held)

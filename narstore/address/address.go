@@ -1,4 +1,7 @@
-package verify
+// Package address checks the content of NARs against the content addresses of
+// their store paths: nix-store's "fixed:" and "text:", as
+// libstore/content-address.cc and libstore/references.cc define them.
+package address
 
 import (
 	"bytes"
@@ -7,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -19,20 +21,14 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// ErrAddress says that the bytes are the NAR that the record names, but not
-// the content that the store path is named after.
-var ErrAddress = errors.New("verify: content does not match the content address")
-
 // maxSelfReferences bounds the places where a path names itself, which are kept
 // until the end: 3 MB of a NAR of 16 GiB, where they are furthest apart.
 const maxSelfReferences = 1 << 20
 
-// Address checks a NAR, from its first byte on, against the content address of
+// Check checks a NAR, from its first byte on, against the content address of
 // its record. It takes memory for a few pieces at most, but for the places of
 // references to itself.
-//
-// Unlike a Digest it has no states to be kept: a resumed request begins again.
-type Address struct {
+type Check struct {
 	sum  hash.Hash
 	want []byte
 	// hashed passes on to sum what the address is a hash of.
@@ -49,29 +45,30 @@ type content interface {
 	end(sum hash.Hash, want []byte) bool
 }
 
-// NewAddress returns the check of a record's content against its content
-// address, of which it must be known that it yields the store path. The error
-// says that there is no such check.
-func NewAddress(info *narinfo.Info) (*Address, error) {
+// NewCheck returns the check of a record's content against its content address,
+// of which it must be known that it yields the store path. Nothing but the
+// path, its references and the address is read of the record. The error says
+// that there is no such check.
+func NewCheck(info *narinfo.Info) (*Check, error) {
 	address, err := nix.ParseContentAddress(info.CA)
 	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+		return nil, fmt.Errorf("address: %w", err)
 	}
-	a := &Address{sum: newHash(address.Algorithm()), want: address.Hash()}
+	c := &Check{sum: newHash(address.Algorithm()), want: address.Hash()}
 	switch address.Method() {
 	case nix.Text, nix.Flat:
-		a.hashed = newSingleFile()
+		c.hashed = newSingleFile()
 	case nix.Recursive:
-		a.hashed = whole{}
+		c.hashed = whole{}
 		if slices.Contains(info.References, info.StorePath) {
-			a.hashed = &modulo{part: []byte(info.StorePath.HashPart().String())}
+			c.hashed = &modulo{part: []byte(info.StorePath.HashPart().String())}
 		}
 	case nix.Git:
 	}
-	if a.sum == nil || a.hashed == nil {
-		return nil, fmt.Errorf("verify: %s: content addresses of this kind are not checked", address)
+	if c.sum == nil || c.hashed == nil {
+		return nil, fmt.Errorf("address: %s: content addresses of this kind are not checked", address)
 	}
-	return a, nil
+	return c, nil
 }
 
 func newHash(algorithm string) hash.Hash {
@@ -90,16 +87,19 @@ func newHash(algorithm string) hash.Hash {
 	return nil
 }
 
-// write adds the bytes that come next.
-func (a *Address) write(p []byte) { a.hashed.write(p, a.sum) }
+// Write adds the bytes that come next. It never fails.
+func (c *Check) Write(p []byte) (int, error) {
+	c.hashed.write(p, c.sum)
+	return len(p), nil
+}
 
-// matches reports whether the bytes, which are all, are what the address says.
-func (a *Address) matches() bool {
-	if !a.ended {
-		a.ended = true
-		a.right = a.hashed.end(a.sum, a.want)
+// Matches reports whether the bytes, which are all, are what the address says.
+func (c *Check) Matches() bool {
+	if !c.ended {
+		c.ended = true
+		c.right = c.hashed.end(c.sum, c.want)
 	}
-	return a.right
+	return c.right
 }
 
 // whole is the NAR as it is.
