@@ -18,10 +18,15 @@ import (
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
 
+// greeted is longer than any upstream here takes to answer at the start, and
+// shorter than one is left alone that has failed.
+const greeted = 300 * time.Millisecond
+
 // bubble is a lab without sockets, for a bubble in which time is not real: its
 // upstreams are in memory. It begins with none.
 type bubble struct {
 	*lab
+	fars []*far
 	stop func() // ends the server
 }
 
@@ -43,7 +48,8 @@ func newBubble(t *testing.T) *bubble {
 	return &bubble{lab: l, stop: func() {}}
 }
 
-// start starts a server, or another one that knows only what the buckets hold.
+// start starts a server, or another one that knows only what the buckets hold,
+// and waits until it has greeted its upstreams, which does not count.
 func (b *bubble) start() {
 	b.t.Helper()
 	b.stop()
@@ -62,6 +68,10 @@ func (b *bubble) start() {
 		}
 	})
 	b.t.Cleanup(b.stop)
+	time.Sleep(greeted)
+	for _, f := range b.fars {
+		f.count()
+	}
 }
 
 // ask sends a request past all sockets. It returns the response and how long it
@@ -107,6 +117,7 @@ type far struct {
 	refusing bool // connections
 	vanished bool // packets to it are lost
 	latency  time.Duration
+	conns    []net.Conn
 	wires    chan net.Conn
 }
 
@@ -122,6 +133,7 @@ func (b *bubble) far(name string, cfg upstream.Config) *far {
 		server.Close()
 	})
 	cfg.URL, cfg.Dial = f.url, f.dial
+	b.fars = append(b.fars, f)
 	b.cfg.Upstreams = append(b.cfg.Upstreams, cfg)
 	return f
 }
@@ -137,6 +149,9 @@ func (f *far) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if !vanished {
 		select {
 		case f.wires <- wire:
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.conns = append(f.conns, near)
 			return near, nil
 		case <-ctx.Done():
 		}
@@ -145,20 +160,28 @@ func (f *far) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, ctx.Err()
 }
 
-// ServeHTTP answers after the cache's latency.
+// ServeHTTP answers after the cache's latency, if it is still wanted.
 func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	latency := f.latency
 	f.mu.Unlock()
-	time.Sleep(latency)
-	f.cache.ServeHTTP(w, r)
+	select {
+	case <-time.After(latency):
+		f.cache.ServeHTTP(w, r)
+	case <-r.Context().Done():
+	}
 }
 
-// vanish has all packets to the cache lost, or no more.
+// vanish ends all connections to the cache and has packets for new ones lost,
+// or no more.
 func (f *far) vanish(vanished bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.vanished = vanished
+	for _, near := range f.conns {
+		near.Close()
+	}
+	f.conns = nil
 }
 
 // refuse has connections to the cache refused.

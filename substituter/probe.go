@@ -44,10 +44,11 @@ func (m *mirror) signal() {
 	}
 }
 
-// attend probes the upstream when it is told to, and as long as it fails and
-// somebody wants it. So requests find out that it works again by asking
+// attend greets the upstream, and probes it when it is told to, and as long as
+// it fails and somebody wants it. So requests find out that it works again by asking
 // others, and not by waiting.
 func (m *mirror) attend(ctx context.Context, deadline time.Duration) error {
+	m.greet(ctx, deadline)
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,6 +60,24 @@ func (m *mirror) attend(ctx context.Context, deadline time.Duration) error {
 				return nil
 			}
 		}
+	}
+}
+
+// greet asks an upstream that may be asked for the file that every cache has:
+// once for the sake of a connection, which over TLS takes two round trips, and
+// once for what it takes to answer. So the first request of Nix finds a
+// connection, and the upstreams are known by their speed. That there is no
+// answer means nothing: a laptop starts before its network does, and what is
+// then said to be absent Nix takes for absent for an hour.
+func (m *mirror) greet(ctx context.Context, deadline time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	if m.health.State().Open || m.Probe(ctx) != nil {
+		return
+	}
+	asked := time.Now()
+	if err := m.Probe(ctx); err == nil {
+		m.settle(ctx, askedProbe, asked, nil)
 	}
 }
 

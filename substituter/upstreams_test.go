@@ -227,11 +227,14 @@ func TestOrder(t *testing.T) {
 			}
 		}
 		b.want(ps[0], http.StatusOK, 20*time.Millisecond)
+		if got := last.count(); got != 1 {
+			t.Errorf("the last was asked %d times, want once, for what nobody has", got)
+		}
 		// The order is kept over a restart.
 		b.start()
 		b.want(ps[1], http.StatusOK, 20*time.Millisecond)
-		if got := last.count(); got != 1 {
-			t.Errorf("the last was asked %d times, want once, for what nobody has", got)
+		if got := last.count(); got != 0 {
+			t.Errorf("the last was asked %d times after a restart", got)
 		}
 	})
 }
@@ -392,6 +395,36 @@ func TestRestartIsWarm(t *testing.T) {
 		a.vanish(false)
 		b.start()
 		b.want(b.path("3", small), http.StatusNotFound, 100*time.Millisecond)
+	})
+}
+
+// At the start each upstream is asked once, whether it works: then there is a
+// connection, and the quicker is known. That it does not answer says nothing:
+// a laptop may start before its network.
+func TestGreeting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t)
+		a, c := b.far("a", upstream.Config{}), b.far("c", upstream.Config{})
+		a.slow(90 * time.Millisecond)
+		c.slow(20 * time.Millisecond)
+		p := b.path("p", small)
+		a.add(p)
+		c.add(p)
+		b.start()
+		b.want(p, http.StatusOK, 20*time.Millisecond)
+		if got := a.count(); got != 0 {
+			t.Errorf("the slower one was asked %d times", got)
+		}
+
+		b.deps.Health = newBucket()
+		a.refuse()
+		c.refuse()
+		b.start()
+		for _, u := range b.server.Stats().Upstreams {
+			if u.State != "unknown" {
+				t.Errorf("after a greeting without an answer: %+v", u)
+			}
+		}
 	})
 }
 
@@ -755,6 +788,7 @@ func TestUpstreamMetrics(t *testing.T) {
 			"requests_total narinfo failed http://a.example":  1,
 			"requests_total narinfo skipped http://a.example": 1,
 			"requests_total nar found http://a.example":       1,
+			"requests_total probe found http://a.example":     1, // at the start
 			"latency_seconds http://a.example":                2,
 			"open http://a.example":                           1,
 		}

@@ -11,11 +11,20 @@ import (
 	"time"
 )
 
+// Far is a cache that is far.
+type Far struct {
+	URL  string
+	road *road
+}
+
+// Drop ends all connections, as a server does with those that nobody uses.
+func (f *Far) Drop() { f.road.drop() }
+
 // Far serves dir, a folder that is a binary cache, a round trip of rtt away:
 // bytes take half of it in each direction, however many are under way, and a new
 // connection a whole one before its first byte. It speaks HTTP/1.1, or HTTP/2
 // over TLS if it is secure; Nix and daemons that come later trust it then.
-func (l *Lab) Far(dir string, rtt time.Duration, secure bool) (url string) {
+func (l *Lab) Far(dir string, rtt time.Duration, secure bool) *Far {
 	l.t.Helper()
 	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(dir)))
 	target := server.Listener.Addr().String()
@@ -37,7 +46,7 @@ func (l *Lab) Far(dir string, rtt time.Duration, secure bool) (url string) {
 		road.close()
 		server.Close()
 	})
-	return strings.Replace(server.URL, target, road.listener.Addr().String(), 1)
+	return &Far{URL: strings.Replace(server.URL, target, road.listener.Addr().String(), 1), road: road}
 }
 
 // road is the way to a server that is far.
@@ -101,11 +110,17 @@ func (r *road) close() {
 	_ = r.listener.Close()
 	r.mu.Lock()
 	r.closed = true
+	r.mu.Unlock()
+	r.drop()
+	r.running.Wait()
+}
+
+func (r *road) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for c := range r.conns {
 		_ = c.Close()
 	}
-	r.mu.Unlock()
-	r.running.Wait()
 }
 
 // piece is bytes and when they arrive.
