@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 )
@@ -99,6 +100,11 @@ func TestPrivateNetworkKeepsToItself(t *testing.T) {
 	}
 	l.WaitFor("the holder to send the stranger away", func() bool { return !holder.ConnectedTo(stranger) })
 
+	// Who is reachable is what infrastructure tells its own network. Libp2p asks
+	// again 90 s after it has asked in vain.
+	l.WaitLonger("the holder to know that it can be reached", 4*time.Minute, func() bool {
+		return holder.Status().P2P.Reachability == "public"
+	})
 	for _, d := range []*lab.Daemon{boot, holder, member} {
 		if got := d.Status().P2P.RoutingPeers; got > 2 {
 			t.Errorf("%d nodes in the DHT of a network of three", got)

@@ -135,7 +135,14 @@ func (l *Lab) Context() context.Context {
 // WaitFor fails the test unless cond becomes true within Patience.
 func (l *Lab) WaitFor(what string, cond func() bool) {
 	l.t.Helper()
-	deadline := time.Now().Add(Patience)
+	l.WaitLonger(what, Patience, cond)
+}
+
+// WaitLonger is WaitFor with a patience of its own, for what libp2p does at
+// intervals that are none of ours.
+func (l *Lab) WaitLonger(what string, patience time.Duration, cond func() bool) {
+	l.t.Helper()
+	deadline := time.Now().Add(patience)
 	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
 		if cond() {
 			tick.Stop()
@@ -143,7 +150,7 @@ func (l *Lab) WaitFor(what string, cond func() bool) {
 		}
 		if time.Now().After(deadline) {
 			tick.Stop()
-			l.t.Fatalf("lab: waited %v for %s", Patience, what)
+			l.t.Fatalf("lab: waited %v for %s", patience, what)
 		}
 	}
 }
