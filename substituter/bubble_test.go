@@ -32,6 +32,14 @@ type bubble struct {
 
 func newBubble(t *testing.T) *bubble {
 	t.Helper()
+	l := newUnstartedLab(t)
+	l.deps.Health = newBucket()
+	return &bubble{lab: l, stop: func() {}}
+}
+
+// newUnstartedLab returns a lab without upstreams, whose server the test makes.
+func newUnstartedLab(t *testing.T) *lab {
+	t.Helper()
 	key, err := narinfo.GenerateSecretKey("test-1")
 	if err != nil {
 		t.Fatal(err)
@@ -42,10 +50,10 @@ func newBubble(t *testing.T) *bubble {
 		SpoolDir: t.TempDir(),
 	}
 	l.deps = substituter.Deps{
-		Log: zap.NewNop(), Records: newBucket(), Health: newBucket(), Peers: l.peers,
+		Log: zap.NewNop(), Records: newBucket(), Peers: l.peers,
 		Askable: func(*narinfo.Info) bool { return true },
 	}
-	return &bubble{lab: l, stop: func() {}}
+	return l
 }
 
 // start starts a server, or another one that knows only what the buckets hold,

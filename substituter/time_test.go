@@ -13,28 +13,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 
-	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/substituter"
-	"github.com/nar-p2p/nar-p2p/substituter/trust"
 )
 
 // offline is a substituter without upstreams and sockets, for a bubble in which
 // time is not real. It is made at the first request.
 func offline(t *testing.T) (*lab, func(target string) (int, []byte)) {
 	t.Helper()
-	key, err := narinfo.GenerateSecretKey("test-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &lab{t: t, key: key, peers: newNetwork()}
-	l.cfg = substituter.Config{
-		Trust:    trust.Keys{Trusted: []narinfo.PublicKey{key.Public()}},
-		SpoolDir: t.TempDir(),
-	}
-	l.deps = substituter.Deps{
-		Log: zap.NewNop(), Records: newBucket(), Peers: l.peers,
-		Askable: func(*narinfo.Info) bool { return true },
-	}
+	l := newUnstartedLab(t)
 	t.Cleanup(func() { time.Sleep(time.Minute) }) // everything has a deadline
 	return l, func(target string) (int, []byte) { return l.serve(http.MethodGet, target) }
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	archive "github.com/nar-p2p/nar-p2p/narstore/nar"
 	"github.com/nar-p2p/nar-p2p/narstore/address"
+	archive "github.com/nar-p2p/nar-p2p/narstore/nar"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
