@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +28,9 @@ const (
 )
 
 // narinfos are about those that the daemon has cached, beside nginx serving
-// the same bytes as files.
+// the same bytes as files: each server on a core of its own, away from wrk; and
+// on cores that it shares with wrk, also beside a server of net/http that does
+// nothing.
 func narinfos() []measurement {
 	return []measurement{{
 		lines: []line{
@@ -35,10 +39,24 @@ func narinfos() []measurement {
 			{name: "narinfo-p99", unit: "ms", goal: goal{what: "value", target: 5}},
 		},
 		setUp: setUpNarinfos,
+	}, {
+		lines: []line{
+			{name: "narinfo-shared-rate", unit: "requests/s", goal: goal{what: "ratio", target: 0.25, atLeast: true}},
+			{name: "narinfo-shared-p50", unit: "ms"},
+			{name: "narinfo-shared-p99", unit: "ms"},
+			{name: "narinfo-shared-p99-http", unit: "ms"},
+		},
+		setUp: setUpSharedNarinfos,
 	}}
 }
 
-func setUpNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
+// servers serve the same narinfos.
+type servers struct {
+	script        string
+	daemon, nginx string // URLs
+}
+
+func startServers(l *lab.Lab) (*servers, error) {
 	key, err := narinfo.GenerateSecretKey("bench-1")
 	if err != nil {
 		return nil, err
@@ -63,18 +81,51 @@ func setUpNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
 		}
 		names = append(names, name)
 	}
-	nginx := l.Nginx("nginx", files)
-	script := l.File("wrk.lua", wrkScript(names))
+	return &servers{l.File("wrk.lua", wrkScript(names)), daemon.URL(), l.Nginx("nginx", files)}, nil
+}
+
+func setUpNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
+	cpus, err := twoCPUs()
+	if err != nil {
+		return nil, err
+	}
+	var s *servers
+	if err := on(cpus[0], func() (err error) { s, err = startServers(l); return err }); err != nil {
+		return nil, err
+	}
+	measure := func(url string) (r wrkReport, err error) {
+		err = on(cpus[1], func() (err error) { r, err = wrk(l, 1, s.script, url); return err })
+		return r, err
+	}
 	return func() ([]sample, error) {
-		theirs, err := wrk(l, script, nginx)
+		theirs, err := measure(s.nginx)
 		if err != nil {
 			return nil, err
 		}
-		ours, err := wrk(l, script, daemon.URL())
+		ours, err := measure(s.daemon)
 		if err != nil {
 			return nil, err
 		}
 		return []sample{{ours.Rate, theirs.Rate}, {ours.P50, theirs.P50}, {ours.P99, theirs.P99}}, nil
+	}, nil
+}
+
+func setUpSharedNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
+	s, err := startServers(l)
+	if err != nil {
+		return nil, err
+	}
+	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1000)) }))
+	context.AfterFunc(l.Context(), bare.Close)
+	return func() ([]sample, error) {
+		var reports [3]wrkReport
+		for i, url := range []string{s.nginx, bare.URL, s.daemon} {
+			if reports[i], err = wrk(l, 2, s.script, url); err != nil {
+				return nil, err
+			}
+		}
+		nginx, nothing, ours := reports[0], reports[1], reports[2]
+		return []sample{{ours.Rate, nginx.Rate}, {ours.P50, nginx.P50}, {ours.P99, nginx.P99}, {ours.P99, nothing.P99}}, nil
 	}, nil
 }
 
@@ -125,10 +176,10 @@ end
 	return b.String()
 }
 
-func wrk(l *lab.Lab, script, url string) (wrkReport, error) {
+func wrk(l *lab.Lab, threads int, script, url string) (wrkReport, error) {
 	var report wrkReport
 	cmd := exec.CommandContext(l.Context(), "wrk",
-		"--threads", "2", "--connections", strconv.Itoa(connections), "--duration", fmt.Sprintf("%ds", wrkSeconds), "--script", script, url)
+		"--threads", strconv.Itoa(threads), "--connections", strconv.Itoa(connections), "--duration", fmt.Sprintf("%ds", wrkSeconds), "--script", script, url)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return report, fmt.Errorf("wrk: %w\n%s", err, out)
