@@ -90,7 +90,17 @@ type outbox struct {
 	stream network.Stream
 	// timeout bounds each write: it is what a slow reader is allowed.
 	timeout time.Duration
-	buf     []byte
+	// gather is how many bytes are gathered for one write.
+	gather int
+	// pace, if not nil, waits until n bytes may be sent.
+	pace func(n int) error
+	// slot, if not nil, is the stream's, which others may have where a write takes
+	// longer than grace.
+	slot  *slot
+	grace time.Duration
+	buf   []byte
+	// writing is how long the last write took.
+	writing time.Duration
 }
 
 // add gathers a message and writes where enough has come together.
@@ -105,8 +115,10 @@ func (o *outbox) send(m proto.Message) error {
 	return o.flush()
 }
 
+func (o *outbox) full() bool { return len(o.buf) >= o.gather }
+
 func (o *outbox) flushFull() error {
-	if len(o.buf) < writeSize {
+	if !o.full() {
 		return nil
 	}
 	return o.flush()
@@ -116,10 +128,29 @@ func (o *outbox) flush() error {
 	if len(o.buf) == 0 {
 		return nil
 	}
+	if o.pace != nil {
+		if err := o.pace(len(o.buf)); err != nil {
+			return err
+		}
+	}
 	if err := o.stream.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
 		return fmt.Errorf("write deadline: %w", err)
 	}
+	if o.slot == nil {
+		return o.write()
+	}
+	o.slot.waiting(o.grace)
+	err := o.write()
+	if !o.slot.working() && err == nil {
+		err = errLostSlot
+	}
+	return err
+}
+
+func (o *outbox) write() error {
+	start := time.Now()
 	_, err := o.stream.Write(o.buf)
+	o.writing = time.Since(start)
 	o.buf = o.buf[:0]
 	return err
 }

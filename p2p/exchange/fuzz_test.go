@@ -36,6 +36,7 @@ func (s *memoryStream) Read(p []byte) (int, error)       { return s.in.Read(p) }
 func (s *memoryStream) Write(p []byte) (int, error)      { return s.out.Write(p) }
 func (s *memoryStream) Close() error                     { return nil }
 func (s *memoryStream) Reset() error                     { return nil }
+func (s *memoryStream) SetDeadline(time.Time) error      { return nil }
 func (s *memoryStream) SetReadDeadline(time.Time) error  { return nil }
 func (s *memoryStream) SetWriteDeadline(time.Time) error { return nil }
 func (s *memoryStream) Conn() network.Conn               { return memoryConn{} }
@@ -44,6 +45,21 @@ type memoryConn struct{ network.Conn }
 
 func (memoryConn) RemotePeer() peer.ID           { return "peer" }
 func (memoryConn) RemoteMultiaddr() ma.Multiaddr { return nil }
+
+// callOn returns a call of the stream's that has a slot.
+func callOn(server *Server, st *memoryStream) *call {
+	c := &call{stream: st, in: newInbox(st, queryBuffer), out: &outbox{stream: st}}
+	c.slot, _, _ = server.sessions.take(c.holder, func() {})
+	return c
+}
+
+// serveMemory serves a NAR session, one that compresses where it may.
+func serveMemory(ctx context.Context, server *Server, st *memoryStream) error {
+	n := shownNAR{Server: server, call: callOn(server, st), line: newLine(true)}
+	defer n.slot.release()
+	defer n.close()
+	return n.serve(ctx)
+}
 
 // seed adds the golden vectors, each alone and the session's sides as a whole.
 func seed(f *testing.F) {
@@ -85,16 +101,15 @@ func FuzzServer(f *testing.F) {
 		&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Offset: 10, Lengths: []uint32{1, 2, 3}}}}))
 	server := NewServer(nil, shelf, ServerConfig{}, zap.NewNop())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		serve := func(f func(context.Context, network.Stream, *outbox) error) {
-			st := &memoryStream{in: bytes.NewReader(data)}
-			_ = f(t.Context(), st, &outbox{stream: st})
+		serve := func(f func(context.Context, *call) error) {
+			c := callOn(server, &memoryStream{in: bytes.NewReader(data)})
+			defer c.slot.release()
+			_ = f(t.Context(), c)
 		}
 		serve(server.serveHave)
 		serve(server.serveNarinfo)
 		st := &memoryStream{in: bytes.NewReader(data)}
-		n := shownNAR{Server: server, in: newInbox(st, queryBuffer), out: &outbox{stream: st}}
-		err := n.serve(t.Context())
-		n.close()
+		err := serveMemory(t.Context(), server, st)
 		// A request takes 4 bytes at least, and gets 100,000 bytes at most and what
 		// is around them.
 		if got, limit := st.out.Len(), len(data)/4*110_000+1000; got > limit {
@@ -120,8 +135,7 @@ func FuzzClient(f *testing.F) {
 			&wirepb.NARRequest{Request: &wirepb.NARRequest_Open{Open: open}},
 			&wirepb.NARRequest{Request: &wirepb.NARRequest_GetManifest{GetManifest: &wirepb.GetManifest{}}},
 			&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Lengths: []uint32{20_000}}}}))}
-		n := shownNAR{Server: server, in: newInbox(st, queryBuffer), out: &outbox{stream: st}}
-		if err := n.serve(f.Context()); !errors.Is(err, io.EOF) {
+		if err := serveMemory(f.Context(), server, st); !errors.Is(err, io.EOF) {
 			f.Fatal(err)
 		}
 		f.Add(st.out.Bytes())

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -25,25 +26,28 @@ const sessionMemory = writeSize + 3*chunk.MaxLength
 // bounds them.
 type shownNAR struct {
 	*Server
+	*call
+
 	hash nix.NARHash
-	in   *inbox
-	out  *outbox
-	// zstd says that the client accepts it.
-	zstd bool
+	// zstd says that the client accepts it, which is made use of where line is
+	// slow and chunks yield.
+	zstd  bool
+	line  *line
+	yield yield
 	// nar is nil until the first run: a manifest may need no look at the files.
 	nar narstore.NAR
 }
 
 // serveNAR serves one session.
-func (s *Server) serveNAR(ctx context.Context, st network.Stream, out *outbox) error {
-	if err := st.Scope().ReserveMemory(sessionMemory, network.ReservationPriorityMedium); err != nil {
-		return out.send(busyNAR(s.retryAfterMS()))
+func (s *Server) serveNAR(ctx context.Context, c *call) error {
+	if err := c.stream.Scope().ReserveMemory(sessionMemory, network.ReservationPriorityMedium); err != nil {
+		return &noRoomError{reason: refusedMemory}
 	}
-	defer st.Scope().ReleaseMemory(sessionMemory)
-	tag := "nar-p2p/serve/" + st.ID()
-	s.host.ConnManager().Protect(st.Conn().RemotePeer(), tag)
-	defer s.host.ConnManager().Unprotect(st.Conn().RemotePeer(), tag)
-	n := &shownNAR{Server: s, in: newInbox(st, queryBuffer), out: out}
+	defer c.stream.Scope().ReleaseMemory(sessionMemory)
+	tag := "nar-p2p/serve/" + c.stream.ID()
+	s.host.ConnManager().Protect(c.peer, tag)
+	defer s.host.ConnManager().Unprotect(c.peer, tag)
+	n := &shownNAR{Server: s, call: c, line: s.lineTo(c.stream.Conn())}
 	defer n.close()
 	err := n.serve(ctx)
 	if errors.Is(err, io.EOF) || errors.Is(err, errDraining) {
@@ -52,13 +56,23 @@ func (s *Server) serveNAR(ctx context.Context, st network.Stream, out *outbox) e
 	return err
 }
 
+// lineTo returns the line to a peer. One on the local network is fast until it
+// turns out not to be, any other is slow.
+func (s *Server) lineTo(conn network.Conn) *line {
+	l := newLine(!manet.IsPrivateAddr(conn.RemoteMultiaddr()))
+	if before, ok, _ := s.lines.PeekOrAdd(conn.RemotePeer(), l); ok {
+		return before
+	}
+	return l
+}
+
 // serve answers requests until the client ends the stream. A request that is
 // refused ends the session without an error.
 func (n *shownNAR) serve(ctx context.Context) error {
 	timeout := n.cfg.RequestTimeout
 	for first := true; ; first = false {
 		var req wirepb.NARRequest
-		if err := n.awaitRequest(n.in, &req, maxNARRequest, timeout); err != nil {
+		if err := n.awaitRequest(n.call, &req, maxNARRequest, timeout); err != nil {
 			return err
 		}
 		timeout = n.cfg.IdleTimeout
@@ -163,107 +177,10 @@ func (p *pieces) flush() error {
 	return err
 }
 
-// run sends chunks, straight from the files.
-func (n *shownNAR) run(ctx context.Context, m *wirepb.Run) (more bool, err error) {
-	run, err := spanFromWire(m)
-	if err != nil {
-		return false, err
-	}
-	// The NAR may have been withdrawn since it was opened.
-	if _, _, held := n.shelf.Held(n.hash); !held {
-		return n.refuse(wirepb.Status_STATUS_NOT_HELD, 0)
-	}
-	if n.nar == nil {
-		nar, err := n.shelf.Open(ctx, n.hash)
-		if err != nil {
-			if !errors.Is(err, narstore.ErrNotFound) {
-				n.log.Warn("NAR not opened", zap.Stringer("narHash", n.hash), zap.Error(err))
-			}
-			return n.refuse(wirepb.Status_STATUS_NOT_HELD, 0)
-		}
-		n.nar = nar
-	}
-	if end := run.end(); end > n.nar.Size() {
-		return false, fmt.Errorf("%w: run ends at %d of %d bytes", ErrProtocol, end, n.nar.Size())
-	}
-	offset := run.offset
-	for _, length := range run.lengths {
-		before := len(n.out.buf)
-		if err := n.add(offset, int(length)); err != nil {
-			// The path went away or its disk is ill: another peer may have it.
-			n.log.Warn("NAR not read", zap.Stringer("narHash", n.hash), zap.Int64("offset", offset), zap.Error(err))
-			n.out.buf = n.out.buf[:before]
-			return n.refuse(wirepb.Status_STATUS_NOT_HELD, 0)
-		}
-		if err := n.out.flushFull(); err != nil {
-			return false, err
-		}
-		offset += int64(length)
-	}
-	return true, n.out.flush()
-}
-
-// add gathers one chunk.
-func (n *shownNAR) add(offset int64, length int) error {
-	if n.zstd {
-		return n.addCompressed(offset, length)
-	}
-	n.out.buf = appendChunkHeader(n.out.buf, wirepb.Encoding_ENCODING_RAW, length)
-	at := len(n.out.buf)
-	n.out.buf = slices.Grow(n.out.buf, length)[:at+length]
-	if err := n.read(n.out.buf[at:], offset); err != nil {
-		return err
-	}
-	n.counters.bytes.Add(int64(length))
-	return nil
-}
-
-func (n *shownNAR) addCompressed(offset int64, length int) error {
-	raw, compressed := n.buffer(), n.buffer()
-	defer n.buffers.Put(raw)
-	defer n.buffers.Put(compressed)
-	body, encoding := (*raw)[:length], wirepb.Encoding_ENCODING_RAW
-	if err := n.read(body, offset); err != nil {
-		return err
-	}
-	if c := n.encoder.EncodeAll(body, (*compressed)[:0]); worthwhile(len(c), length) {
-		body, encoding = c, wirepb.Encoding_ENCODING_ZSTD
-	}
-	n.out.buf = append(appendChunkHeader(n.out.buf, encoding, len(body)), body...)
-	n.counters.bytes.Add(int64(len(body)))
-	return nil
-}
-
-// read fills b with the NAR's bytes at offset.
-func (n *shownNAR) read(b []byte, offset int64) error {
-	got, err := n.nar.ReadAt(b, offset)
-	if got == len(b) {
-		return nil // ReadAt may say io.EOF at the very end
-	}
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-func (n *shownNAR) buffer() *[]byte {
-	b, ok := n.buffers.Get().(*[]byte)
-	if !ok {
-		panic("exchange: pool of buffers holds something else")
-	}
-	return b
-}
-
 func (n *shownNAR) close() {
 	if n.nar != nil {
 		if err := n.nar.Close(); err != nil {
 			n.log.Warn("NAR not closed", zap.Stringer("narHash", n.hash), zap.Error(err))
 		}
 	}
-}
-
-func appendChunkHeader(b []byte, encoding wirepb.Encoding, length int) []byte {
-	return appendMessage(b, &wirepb.NARResponse{Response: &wirepb.NARResponse_Chunk{
-		Chunk: &wirepb.Chunk{Encoding: encoding, Length: uint32(length)},
-	}})
 }

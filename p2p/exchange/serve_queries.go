@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -18,9 +17,9 @@ import (
 const queryBuffer = 4 << 10
 
 // serveHave answers the one request of a have stream.
-func (s *Server) serveHave(_ context.Context, st network.Stream, out *outbox) error {
+func (s *Server) serveHave(_ context.Context, c *call) error {
 	var req wirepb.HaveRequest
-	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxHaveRequest, s.cfg.RequestTimeout); err != nil {
+	if err := s.awaitRequest(c, &req, maxHaveRequest, s.cfg.RequestTimeout); err != nil {
 		return err
 	}
 	hashes, err := fixedFromWire[nix.NARHash](req.GetNarHashes(), MaxHashes)
@@ -33,13 +32,13 @@ func (s *Server) serveHave(_ context.Context, st network.Stream, out *outbox) er
 		root, rootKnown, held := s.shelf.Held(hash)
 		answer.Holdings[i] = Holding{Held: held, Root: root, RootKnown: rootKnown}.toWire()
 	}
-	return out.send(answer)
+	return c.out.send(answer)
 }
 
 // serveNarinfo answers the one request of a narinfo stream.
-func (s *Server) serveNarinfo(ctx context.Context, st network.Stream, out *outbox) error {
+func (s *Server) serveNarinfo(ctx context.Context, c *call) error {
 	var req wirepb.NarinfoRequest
-	if err := s.awaitRequest(newInbox(st, queryBuffer), &req, maxNarinfoRequest, s.cfg.RequestTimeout); err != nil {
+	if err := s.awaitRequest(c, &req, maxNarinfoRequest, s.cfg.RequestTimeout); err != nil {
 		return err
 	}
 	parts, err := fixedFromWire[nix.HashPart](req.GetHashParts(), MaxHashParts)
@@ -50,18 +49,18 @@ func (s *Server) serveNarinfo(ctx context.Context, st network.Stream, out *outbo
 	sent := 0
 	for _, part := range parts {
 		if sent >= maxNarinfoBytes {
-			return out.send(&wirepb.NarinfoResponse{Status: wirepb.Status_STATUS_BUSY})
+			return c.out.send(&wirepb.NarinfoResponse{Status: wirepb.Status_STATUS_BUSY})
 		}
 		answer := &wirepb.NarinfoResponse{Status: wirepb.Status_STATUS_NOT_HELD}
 		if text := s.narinfo(ctx, part); text != nil {
 			answer.Status, answer.Narinfo = wirepb.Status_STATUS_OK, text
 		}
 		sent += len(answer.GetNarinfo())
-		if err := out.add(answer); err != nil {
+		if err := c.out.add(answer); err != nil {
 			return err
 		}
 	}
-	return out.flush()
+	return c.out.flush()
 }
 
 // narinfo returns the record of a path as text, or nil.

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/klauspost/compress/zstd"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -32,8 +32,13 @@ type ServerConfig struct {
 	// Sessions and SessionsPerPeer bound the NAR sessions, and apart from these
 	// the have and narinfo requests, that are served at once; 0 is 64 and 16,
 	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
-	// and one open NAR. Whoever is too many waits for a moment and is sent away.
+	// and one open NAR. Peers of one group of addresses, beyond the local network,
+	// have at most half of them. Whoever is too many waits for a moment and is
+	// sent away.
 	Sessions, SessionsPerPeer int
+	// UploadLimit is how many bytes per second are sent in all, TLS and what is
+	// below it not counted; 0 sets no limit. See LimitUploads.
+	UploadLimit int64
 	// RequestTimeout is how long a stream may be without its first request; 0 is
 	// 10 s. Until then it occupies a place for nothing.
 	RequestTimeout time.Duration
@@ -41,10 +46,14 @@ type ServerConfig struct {
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a peer may take to read 128 KiB; 0 is 30 s.
 	WriteTimeout time.Duration
+	// ReclaimAfter is how long a stream may be without a request before others may
+	// have its place; 0 is 1 s. A peer may take ten times that to read 128 KiB.
+	ReclaimAfter time.Duration
 	// DrainTimeout is how long the requests under way may go on when Run's
 	// context ends; 0 is 10 s.
 	DrainTimeout time.Duration
-	// RetryAfter is when a peer that found no room is to try again; 0 is 2 s.
+	// RetryAfter is when a peer that found no room is to try again, if it is one
+	// of few; 0 is 2 s.
 	RetryAfter time.Duration
 	// Registerer receives the server's metrics; nil for none.
 	Registerer prometheus.Registerer
@@ -59,6 +68,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
 	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.ReclaimAfter, time.Second)
 	setDefault(&c.DrainTimeout, 10*time.Second)
 	setDefault(&c.RetryAfter, 2*time.Second)
 	return c
@@ -72,6 +82,9 @@ func setDefault[T comparable](setting *T, value T) {
 	}
 }
 
+// maxLines is how many peers are remembered by how fast the line to them is.
+const maxLines = 1024
+
 // Server answers peers from a Shelf.
 type Server struct {
 	host    host.Host
@@ -82,9 +95,14 @@ type Server struct {
 	encoder *zstd.Encoder
 	// buffers holds *[]byte of chunk.MaxLength bytes, outboxes *outbox.
 	buffers, outboxes sync.Pool
-	// sessions and queries are the places for NAR sessions and for the rest.
+	// sessions and queries are the slots for NAR sessions and for the rest.
 	sessions, queries *slots
-	counters          counters
+	uplink            *uplink
+	// lines are the ways to the peers that were served last.
+	lines      *lru.Cache[peer.ID, *line]
+	compressor *compressorMeter
+	counters   counters
+	refusals   refusals
 
 	mu       sync.Mutex
 	draining bool
@@ -96,17 +114,24 @@ type Server struct {
 // NewServer returns a server that answers from shelf once it runs.
 func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Server {
 	cfg = cfg.withDefaults()
+	lines, err := lru.New[peer.ID, *line](maxLines)
+	if err != nil {
+		panic("exchange: lines: " + err.Error())
+	}
 	s := &Server{
-		host:     h,
-		shelf:    shelf,
-		cfg:      cfg,
-		ids:      protocolsOf(cfg.Prefix),
-		log:      log.Named("exchange"),
-		encoder:  newEncoder(),
-		sessions: newSlots(cfg.Sessions, cfg.SessionsPerPeer),
-		queries:  newSlots(cfg.Sessions, cfg.SessionsPerPeer),
-		streams:  make(map[network.Stream]struct{}),
-		idle:     make(chan struct{}),
+		host:       h,
+		shelf:      shelf,
+		cfg:        cfg,
+		ids:        protocolsOf(cfg.Prefix),
+		log:        log.Named("exchange"),
+		encoder:    newEncoder(),
+		sessions:   newSlots(cfg.Sessions, cfg.SessionsPerPeer),
+		queries:    newSlots(cfg.Sessions, cfg.SessionsPerPeer),
+		uplink:     newUplink(cfg.UploadLimit),
+		lines:      lines,
+		compressor: newCompressorMeter(),
+		streams:    make(map[network.Stream]struct{}),
+		idle:       make(chan struct{}),
 	}
 	s.buffers.New = newBuffer
 	s.outboxes.New = func() any { return &outbox{} }
@@ -115,6 +140,10 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 	}
 	return s
 }
+
+// LimitUploads changes how many bytes per second are sent in all; 0 sets no
+// limit.
+func (s *Server) LimitUploads(bytesPerSecond int64) { s.uplink.limit(bytesPerSecond) }
 
 // Run answers peers until ctx ends. Then it takes no more requests, lets those
 // under way finish within the drain timeout, and returns nil. Requests that hang
@@ -179,10 +208,32 @@ func (s *Server) awaitIdle(patience time.Duration) bool {
 type service struct {
 	id    protocol.ID
 	slots *slots
-	serve func(ctx context.Context, st network.Stream, out *outbox) error
-	// busy makes the answer for whoever finds no slot.
+	serve func(ctx context.Context, c *call) error
+	// busy makes the answer for whoever there is no room for.
 	busy func(retryAfterMS uint32) proto.Message
 }
+
+// call is a stream that is being served.
+type call struct {
+	holder
+
+	stream network.Stream
+	in     *inbox
+	out    *outbox
+	slot   *slot
+}
+
+// errLostSlot ends a stream whose slot was given to another.
+var errLostSlot = errors.New("the slot was given to another")
+
+// noRoomError ends a stream with word that there is no room, and why.
+type noRoomError struct {
+	reason refusalReason
+	// retryAfter is when there may be; 0 where nobody knows.
+	retryAfter time.Duration
+}
+
+func (e *noRoomError) Error() string { return "no room: " + string(e.reason) }
 
 // handle serves one stream. When ctx ends the stream is reset.
 func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
@@ -193,23 +244,22 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 	}
 	defer s.end(st)
 	if err := st.Scope().SetService(ServiceName); err != nil || !s.cfg.Admit(remote, st.Conn().RemoteMultiaddr()) {
-		s.counters.refused.Add(1)
+		s.refusals.count(refusedStranger)
 		_ = st.Reset()
 		return
 	}
 	defer context.AfterFunc(ctx, func() { _ = st.Reset() })()
-	out := s.outbox(st)
-	defer func() {
-		out.stream = nil
-		s.outboxes.Put(out)
-	}()
-	var err error
-	if svc.slots.await(ctx, remote) {
-		err = svc.serve(ctx, st, out)
-		svc.slots.release(remote)
-	} else {
-		s.counters.refused.Add(1)
-		err = out.send(svc.busy(s.retryAfterMS()))
+	c := &call{
+		holder: holderOf(remote, st.Conn().RemoteMultiaddr()),
+		stream: st,
+		in:     newInbox(st, queryBuffer),
+		out:    s.outbox(ctx, st, svc),
+	}
+	defer s.putOutbox(c.out)
+	err := s.serve(ctx, c, svc)
+	if noRoom, ok := errors.AsType[*noRoomError](err); ok {
+		s.refusals.count(noRoom.reason)
+		err = c.out.send(svc.busy(s.retryAfterMS(svc, noRoom)))
 	}
 	if err != nil {
 		_ = st.Reset()
@@ -219,16 +269,45 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 	_ = st.Close()
 }
 
-func (s *Server) outbox(st network.Stream) *outbox {
+// serve serves a stream within a slot.
+func (s *Server) serve(ctx context.Context, c *call, svc service) error {
+	wake := func() { _ = c.stream.SetDeadline(time.Unix(1, 0)) } // Where it fails the stream is gone.
+	var reason refusalReason
+	if c.slot, reason = svc.slots.await(ctx, c.holder, wake); c.slot == nil {
+		return &noRoomError{reason: reason}
+	}
+	c.out.slot = c.slot
+	err := svc.serve(ctx, c)
+	c.out.slot = nil
+	c.slot.release()
+	return err
+}
+
+func (s *Server) outbox(ctx context.Context, st network.Stream, svc service) *outbox {
 	out, ok := s.outboxes.Get().(*outbox)
 	if !ok {
 		panic("exchange: pool of outboxes holds something else")
 	}
-	out.stream, out.timeout, out.buf = st, s.cfg.WriteTimeout, out.buf[:0]
+	f := flow{peer: st.Conn().RemotePeer(), queries: svc.slots == s.queries}
+	out.stream, out.timeout, out.gather, out.buf = st, s.cfg.WriteTimeout, writeSize, out.buf[:0]
+	out.grace = stallGrace * s.cfg.ReclaimAfter
+	out.pace = func(n int) error { return s.uplink.await(ctx, f, n) }
 	return out
 }
 
-func (s *Server) retryAfterMS() uint32 { return uint32(s.cfg.RetryAfter.Milliseconds()) }
+func (s *Server) putOutbox(out *outbox) {
+	*out = outbox{buf: out.buf}
+	s.outboxes.Put(out)
+}
+
+// retryAfterMS is when whoever there is no room for may try again.
+func (s *Server) retryAfterMS(svc service, e *noRoomError) uint32 {
+	after := e.retryAfter
+	if after == 0 {
+		after = s.refusals.retryAfter(s.cfg.RetryAfter, svc.slots.total)
+	}
+	return uint32(min(after, max(maxRetry, s.cfg.RetryAfter)).Milliseconds())
+}
 
 // begin takes note of a stream, and reports false where the server is ending.
 func (s *Server) begin(st network.Stream) bool {
@@ -266,21 +345,29 @@ func (s *Server) open() int {
 var errDraining = errors.New("the server is stopping")
 
 // awaitRequest reads the next request of a stream within timeout. The error is
-// io.EOF where the peer has ended it, and errDraining where the server is ending.
-func (s *Server) awaitRequest(in *inbox, m proto.Message, limit int, timeout time.Duration) error {
-	if err := in.wait(timeout); err != nil {
+// io.EOF where the peer has ended it, errDraining where the server is ending,
+// and a *noRoomError where another has got the slot.
+func (s *Server) awaitRequest(c *call, m proto.Message, limit int, timeout time.Duration) error {
+	if err := c.in.wait(timeout); err != nil {
 		return err
 	}
-	// The deadline stands before the question whether to drain, and drain sets
-	// its own behind the answer: one of the two ends the wait.
+	// The deadline stands before the slot is offered to others, and before the
+	// question whether to drain; who takes the slot, and drain, set their own
+	// behind that: one of them ends the wait.
+	c.slot.waiting(s.cfg.ReclaimAfter)
 	s.mu.Lock()
 	draining := s.draining
 	s.mu.Unlock()
 	if draining {
 		return errDraining
 	}
-	err := in.read(m, limit)
-	if err != nil && !errors.Is(err, io.EOF) {
+	err := c.in.read(m, limit)
+	switch {
+	case errors.Is(err, io.EOF):
+		return err
+	case !c.slot.working():
+		return &noRoomError{reason: refusedIdle}
+	case err != nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.draining {
@@ -288,50 +375,6 @@ func (s *Server) awaitRequest(in *inbox, m proto.Message, limit int, timeout tim
 		}
 	}
 	return err
-}
-
-// counters are since the start.
-type counters struct {
-	bytes, sessions, queries, refused atomic.Int64
-}
-
-// ServerStats tells what a server has done since its start.
-type ServerStats struct {
-	// BytesServed counts the chunks' bytes as they travelled.
-	BytesServed int64
-	// Sessions counts NAR sessions, ActiveSessions those open now.
-	Sessions, ActiveSessions int64
-	// Queries counts have and narinfo requests.
-	Queries int64
-	// Refused counts streams that were not admitted or found no room.
-	Refused int64
-}
-
-// Stats returns what was done so far.
-func (s *Server) Stats() ServerStats {
-	return ServerStats{
-		BytesServed:    s.counters.bytes.Load(),
-		Sessions:       s.counters.sessions.Load(),
-		ActiveSessions: int64(s.sessions.inUse()),
-		Queries:        s.counters.queries.Load(),
-		Refused:        s.counters.refused.Load(),
-	}
-}
-
-// register adds the metrics, which panics where they are registered already.
-func (s *Server) register(r prometheus.Registerer) {
-	counter := func(name, help string, value func(ServerStats) int64) {
-		r.MustRegister(prometheus.NewCounterFunc(
-			prometheus.CounterOpts{Namespace: "nar_p2p", Subsystem: "exchange", Name: name, Help: help},
-			func() float64 { return float64(value(s.Stats())) }))
-	}
-	counter("served_bytes_total", "Bytes of chunks sent to peers.", func(st ServerStats) int64 { return st.BytesServed })
-	counter("sessions_total", "NAR sessions served.", func(st ServerStats) int64 { return st.Sessions })
-	counter("queries_total", "Have and narinfo requests served.", func(st ServerStats) int64 { return st.Queries })
-	counter("refused_total", "Streams not admitted or without room.", func(st ServerStats) int64 { return st.Refused })
-	r.MustRegister(prometheus.NewGaugeFunc(
-		prometheus.GaugeOpts{Namespace: "nar_p2p", Subsystem: "exchange", Name: "active_sessions", Help: "NAR sessions open now."},
-		func() float64 { return float64(s.sessions.inUse()) }))
 }
 
 func busyHave(retryAfterMS uint32) proto.Message {

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -281,12 +280,10 @@ func (t *Transfer) workBeside(ctx context.Context, p peer.ID, refused chan<- boo
 	return t.window.work(ctx, data)
 }
 
-// open opens a session. Between neighbours compression costs more than it
-// saves.
+// open opens a session. The provider compresses where the line is slower than
+// that.
 func (t *Transfer) open(ctx context.Context, p peer.ID) (*exchange.Session, error) {
-	addr, direct := t.swarm.client.DirectAddr(p)
-	near := direct && manet.IsPrivateAddr(addr)
-	return t.swarm.client.OpenNAR(ctx, p, t.want.Hash, !near)
+	return t.swarm.client.OpenNAR(ctx, p, t.want.Hash, true)
 }
 
 // judge lets a provider's failure count against it.
