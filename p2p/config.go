@@ -83,6 +83,9 @@ type Config struct {
 	// neither.
 	Endpoints  []string
 	WithoutDHT bool
+	// UploadLimit is how many bytes per second peers are sent in all; 0 sets no
+	// limit. See LimitUploads.
+	UploadLimit int64
 	// Answers says that Providers will be asked.
 	Answers bool
 	// Infrastructure marks a node with a public address that relays for others

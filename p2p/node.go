@@ -42,6 +42,8 @@ type Node struct {
 	// configured holds Bootstrap and Peers, which are connected with in any case.
 	configured map[peer.ID]struct{}
 	ready      chan struct{}
+	// uploadLimit is in bytes per second, 0 for none.
+	uploadLimit atomic.Int64
 	// live is nil while Run does not run.
 	live atomic.Pointer[live]
 }
@@ -88,6 +90,7 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 		configured: make(map[peer.ID]struct{}),
 		ready:      make(chan struct{}),
 	}
+	n.uploadLimit.Store(cfg.UploadLimit)
 	var err error
 	if n.allowed, err = allow.Open(cfg.AllowFile, cfg.Allow, n.log); err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
@@ -123,6 +126,15 @@ func (n *Node) dropQUIC() error {
 	return nil
 }
 
+// LimitUploads changes how many bytes per second peers are sent in all, at once;
+// 0 sets no limit.
+func (n *Node) LimitUploads(bytesPerSecond int64) {
+	n.uploadLimit.Store(bytesPerSecond)
+	if l := n.live.Load(); l != nil && l.server != nil {
+		l.server.LimitUploads(bytesPerSecond)
+	}
+}
+
 // Ready is closed once the node listens.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
@@ -134,6 +146,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("p2p: %w", err)
 	}
 	n.live.Store(l)
+	n.LimitUploads(n.uploadLimit.Load()) // which may just have changed
 	close(n.ready)
 	n.log.Info("listening", zap.Stringer("peer", l.host.ID()), zap.Stringers("addresses", l.host.Addrs()),
 		zap.String("profile", string(n.cfg.Profile)), zap.String("network", n.cfg.Network))

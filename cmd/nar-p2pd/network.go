@@ -39,6 +39,7 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		AllowFile:      cfg.P2P.AllowFile,
 		Endpoints:      cfg.RoutingEndpoints,
 		WithoutDHT:     cfg.Routing == config.RoutingDelegated,
+		UploadLimit:    cfg.P2P.UploadLimit,
 		Answers:        cfg.ServeRouting != "",
 		Datastore:      db.Datastore,
 		UserAgent:      "nar-p2p/" + version.String(),

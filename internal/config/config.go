@@ -127,6 +127,8 @@ type P2P struct {
 	Allow     []string
 	AllowFile string
 	PSKFile   string
+	// UploadLimit is in bytes per second; 0 sets no limit.
+	UploadLimit int64
 }
 
 // Share says which paths may leave the machine.

@@ -175,6 +175,11 @@ func settings(c *Config) []setting {
 				"There is no QUIC then, and holes in NATs are seldom punched; an allow-list usually serves better.",
 		},
 		{
+			name: "p2p.upload_limit", value: rate(&c.P2P.UploadLimit, 64<<10),
+			doc: "How much is sent to peers in a second, in all, such as `10MiB/s`. It is shared out evenly among the peers that are being served, however many streams each has. " +
+				"What encryption and the protocols below add is not counted.",
+		},
+		{
 			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),
 			doc: "Only paths with a valid signature of one of these keys leave the machine, and only these are asked of strangers. " +
 				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds. " +

@@ -236,6 +236,46 @@ func (z sizeValue) texts() []string {
 
 func (z sizeValue) kind() string { return "size" }
 
+// noRate is how a rate without a limit is written.
+const noRate = "none"
+
+// rateValue is in bytes per second, 0 for none.
+type rateValue struct {
+	field *int64
+	min   int64
+}
+
+func rate(field *int64, least int64) value { return rateValue{field, least} }
+
+func (r rateValue) set(v any) error {
+	s := fmt.Sprint(v)
+	if s == noRate {
+		*r.field = 0
+		return nil
+	}
+	amount, perSecond := strings.CutSuffix(s, "/s")
+	n, err := parseSize(amount)
+	switch {
+	case err != nil || !perSecond:
+		return fmt.Errorf("%q: is neither a rate such as \"10MiB/s\" nor \"none\"", s)
+	case n < r.min:
+		return fmt.Errorf("%q: is less than %dKiB/s; sharing is switched off by profile \"consume\"", s, r.min>>10)
+	}
+	*r.field = n
+	return nil
+}
+
+func (r rateValue) texts() []string {
+	if *r.field == 0 {
+		return []string{noRate}
+	}
+	return []string{strconv.FormatInt(*r.field, 10) + "/s"}
+}
+
+func (r rateValue) kind() string {
+	return fmt.Sprintf("rate of at least %dKiB/s, or `none`", r.min>>10)
+}
+
 type upstreams struct{ field *[]Upstream }
 
 func (u upstreams) set(v any) error {
