@@ -9,7 +9,9 @@ package narstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -17,6 +19,15 @@ import (
 
 // ErrNotFound says that a path is not, or no longer, valid in the store.
 var ErrNotFound = errors.New("narstore: no such valid path")
+
+// BusyError says that there is no room for something now.
+type BusyError struct {
+	// RetryAfter is when there may be.
+	RetryAfter time.Duration
+}
+
+// Error says when there may be room.
+func (e *BusyError) Error() string { return fmt.Sprintf("no room, again in %s", e.RetryAfter) }
 
 // PathInfo is what a store knows of one valid path.
 type PathInfo struct {

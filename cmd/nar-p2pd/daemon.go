@@ -134,6 +134,9 @@ func (d *daemon) openStore(context.Context) (err error) {
 	d.vouched = vouch.New(d.store.Store, d.db.Bucket("signatures"), d.log)
 	d.store.Store = d.vouched
 	keeper := manifests.New(d.db.Bucket("manifests"), d.log)
+	d.metrics.MustRegister(prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: "nar_p2p", Subsystem: "manifests", Name: "computing", Help: "Manifests being computed."},
+		func() float64 { return float64(keeper.Computing()) }))
 	d.catalog = share.New(d.store, d.policy, keeper, d.db.Bucket("marks"), d.log)
 	return nil
 }

@@ -6,3 +6,6 @@ import "time"
 func (k *Keeper) Bound(limit int64, now func() time.Time) {
 	k.kept.limit, k.kept.now = limit, now
 }
+
+// Patience sets how long a computation waits for room.
+func (k *Keeper) Patience(d time.Duration) { k.room.patience = d }

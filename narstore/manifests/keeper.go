@@ -19,20 +19,15 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 )
 
-const (
-	// MaxPiece is the longest piece that Stream emits, in bytes.
-	MaxPiece = 64 << 10
-	// maxComputing is how many manifests are computed at once. Each occupies
-	// about two cores, or the disk.
-	maxComputing = 2
-)
+// MaxPiece is the longest piece that Stream emits, in bytes.
+const MaxPiece = 64 << 10
 
 // Keeper computes manifests and keeps them. Its methods are safe for concurrent
 // use.
 type Keeper struct {
-	log   *zap.Logger
-	kept  kept
-	slots chan struct{} // holds one value for each computation under way
+	log  *zap.Logger
+	kept kept
+	room *room
 
 	mu sync.Mutex
 	// computing holds the computations that callers wait for.
@@ -45,7 +40,7 @@ func New(bucket *state.Bucket, log *zap.Logger) *Keeper {
 	return &Keeper{
 		log:       log,
 		kept:      kept{log: log, bucket: bucket, limit: maxKept, now: time.Now, bytes: unknown},
-		slots:     make(chan struct{}, maxComputing),
+		room:      newRoom(),
 		computing: make(map[nix.NARHash]*computation),
 	}
 }
@@ -55,6 +50,9 @@ func (k *Keeper) Root(h nix.NARHash) (chunk.Root, bool) {
 	r, ok := k.kept.record(h)
 	return r.root, ok
 }
+
+// Computing returns how many manifests are being computed.
+func (k *Keeper) Computing() int { return k.room.len() }
 
 // Get returns the encoding of the manifest of a NAR, if it is kept.
 func (k *Keeper) Get(h nix.NARHash) (encoded []byte, ok bool) {
@@ -68,8 +66,9 @@ func (k *Keeper) Get(h nix.NARHash) (encoded []byte, ok bool) {
 // Stream calls emit with successive pieces of the encoding of a NAR's manifest:
 // of the kept one, or of one that is computed meanwhile and is provisional until
 // Stream returns its root. Where the bytes of the NAR are not those of its hash
-// the error is chunk.ErrCorrupt, for all who wait for the same manifest. NARs
-// above chunk.MaxNARSize are refused.
+// the error is chunk.ErrCorrupt, for all who wait for the same manifest. Where
+// too many others are being computed it is a *narstore.BusyError. NARs above
+// chunk.MaxNARSize are refused.
 //
 // A computation reads the NARs of those who wait for it and ends with the last
 // of them. nar is not used after Stream has returned.
@@ -144,18 +143,19 @@ func (k *Keeper) compute(ctx context.Context, h nix.NARHash, size int64, c *comp
 }
 
 func (k *Keeper) build(ctx context.Context, h nix.NARHash, size int64, c *computation) (chunk.Root, error) {
-	select {
-	case k.slots <- struct{}{}:
-		defer func() { <-k.slots }()
-	case <-ctx.Done():
-		return chunk.Root{}, fmt.Errorf("manifests: waiting to compute: %w", ctx.Err())
+	p := &progress{size: size}
+	leave, err := k.room.enter(ctx, p)
+	if err != nil {
+		return chunk.Root{}, err
 	}
+	defer leave()
 	// Another computation may have ended since the caller found nothing kept.
 	if root, ok, err := k.kept.stream(h, c.grow); ok {
 		return root, err
 	}
 	start := time.Now()
-	m, err := chunk.Build(ctx, io.NewSectionReader(&c.source, 0, size), h, size, c.grow)
+	nar := &counted{Reader: io.NewSectionReader(&c.source, 0, size), progress: p}
+	m, err := chunk.Build(ctx, nar, h, size, c.grow)
 	if err != nil {
 		return chunk.Root{}, fmt.Errorf("manifests: NAR %s: %w", h, err)
 	}

@@ -125,6 +125,9 @@ func (n *shownNAR) open(m *wirepb.Open) (more bool, err error) {
 func (n *shownNAR) manifest(ctx context.Context) (more bool, err error) {
 	p := pieces{out: n.out}
 	root, err := n.shelf.Manifest(ctx, n.hash, p.add)
+	if busy, ok := errors.AsType[*narstore.BusyError](err); ok {
+		return false, &noRoomError{reason: refusedManifest, retryAfter: busy.RetryAfter}
+	}
 	end := &wirepb.ManifestEnd{Outcome: wirepb.ManifestEnd_OUTCOME_CONFIRMED, ManifestRoot: root[:]}
 	switch {
 	case errors.Is(err, chunk.ErrCorrupt):

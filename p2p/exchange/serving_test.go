@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
@@ -405,5 +407,32 @@ func TestUploadLimitCompresses(t *testing.T) {
 	p.stop()
 	if stats := p.server.Stats(); stats.BytesServed > int64(len(nar))/2 {
 		t.Errorf("%d bytes went out of a NAR of %d", stats.BytesServed, len(nar))
+	}
+}
+
+// busyShelf has no room to compute a manifest.
+type busyShelf struct {
+	exchangetest.Shelf
+	retryAfter time.Duration
+}
+
+func (s *busyShelf) Manifest(context.Context, nix.NARHash, func([]byte) error) (chunk.Root, error) {
+	return chunk.Root{}, fmt.Errorf("no room: %w", &narstore.BusyError{RetryAfter: s.retryAfter})
+}
+
+// Manifests that there is no room to compute are to be asked for again when
+// there is.
+func TestManifestBusy(t *testing.T) {
+	const size = 100_000
+	shelf := &busyShelf{retryAfter: 7 * time.Second}
+	hash := shelf.Add(exchangetest.Bytes(1, size))
+	p := newPair(t, shelf, exchange.ServerConfig{})
+	s := p.open(t, hash, false)
+	if err := s.AskManifest(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.ReceiveManifest(size, func([]byte) error { return nil })
+	if busy := (*exchange.BusyError)(nil); !errors.As(err, &busy) || busy.RetryAfter != shelf.retryAfter {
+		t.Errorf("ReceiveManifest() = %v, want busy for %v", err, shelf.retryAfter)
 	}
 }
