@@ -20,6 +20,10 @@ import (
 // ErrNotFound says that a path is not, or no longer, valid in the store.
 var ErrNotFound = errors.New("narstore: no such valid path")
 
+// ErrChanged says that the files of a path, valid as it may be, are gone or are
+// no longer those that were opened.
+var ErrChanged = errors.New("narstore: files are gone or changed")
+
 // BusyError says that there is no room for something now.
 type BusyError struct {
 	// RetryAfter is when there may be.

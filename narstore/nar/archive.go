@@ -22,8 +22,8 @@ var _ narstore.NAR = (*Archive)(nil)
 // they are asked for.
 //
 // The tree must not change while its Archive is open. A file that is found to
-// have another length, or to have gone, is an error: no read is ever cut short
-// or filled up.
+// have another length, or to have gone, is narstore.ErrChanged: no read is ever
+// cut short or filled up.
 type Archive struct {
 	root string
 	size int64
@@ -166,7 +166,7 @@ func (a *Archive) readContents(w *window, i uint32) error {
 			return a.pathError("read", i, err)
 		}
 		if n == 0 {
-			return a.pathError("read", i, fmt.Errorf("shorter than its %d bytes", size))
+			return a.changed("read", i, fmt.Errorf("shorter than its %d bytes", size))
 		}
 		free, w.skip = free[n:], w.skip+int64(n)
 	}
@@ -183,10 +183,10 @@ func (a *Archive) checkFile(fd int, i uint32) error {
 		return a.pathError("stat", i, err)
 	}
 	if typeOf(&st) != Regular {
-		return a.pathError("read", i, errors.New("no longer a regular file"))
+		return a.changed("read", i, errors.New("no longer a regular file"))
 	}
 	if st.Size != a.nodes[i].size {
-		return a.pathError("read", i, fmt.Errorf("has %d bytes now, had %d", st.Size, a.nodes[i].size))
+		return a.changed("read", i, fmt.Errorf("has %d bytes now, had %d", st.Size, a.nodes[i].size))
 	}
 	return nil
 }
@@ -236,6 +236,23 @@ func (a *Archive) path(i uint32) string {
 
 func (a *Archive) pathError(op string, i uint32, err error) error {
 	return &fs.PathError{Op: op, Path: a.path(i), Err: err}
+}
+
+// changed is pathError for what is no longer as it was when the layout was
+// computed.
+func (a *Archive) changed(op string, i uint32, err error) error {
+	return fmt.Errorf("%w: %w", narstore.ErrChanged, a.pathError(op, i, err))
+}
+
+// hasGone reports whether an error of opening a name says that something else, or
+// nothing, has that name now.
+func hasGone(err error) bool {
+	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENXIO, unix.ESTALE} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
 }
 
 // Dump writes the NAR of the tree at root to w.

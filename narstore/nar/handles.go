@@ -46,7 +46,10 @@ func (a *Archive) open(i uint32) (*handle, error) {
 	}
 	defer a.files.release(dir)
 	fd, err := openat(dir.fd, string(a.name(i)), a.nodes[i].kind)
-	if err != nil {
+	switch {
+	case err != nil && hasGone(err):
+		return nil, a.changed("open", i, err)
+	case err != nil:
 		return nil, a.pathError("open", i, err)
 	}
 	return a.files.add(i, fd), nil

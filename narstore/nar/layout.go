@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nar-p2p/nar-p2p/narstore"
 )
 
 // entry is what lstat and readlink say of one name in a directory.
@@ -32,6 +34,9 @@ type listing struct {
 func (a *Archive) lay(ctx context.Context) error {
 	root, err := a.openRoot()
 	if err != nil {
+		if hasGone(err) {
+			err = fmt.Errorf("%w: %w", narstore.ErrChanged, err)
+		}
 		return &fs.PathError{Op: "open", Path: a.root, Err: err}
 	}
 	if err := a.addNode(0, root); err != nil {
@@ -152,6 +157,9 @@ func (a *Archive) list(ctx context.Context, i uint32) ([]entry, error) {
 			return nil, a.pathError("list", i, err)
 		}
 		if entries[j], err = statAt(h.fd, name); err != nil {
+			if hasGone(err) {
+				err = fmt.Errorf("%w: %w", narstore.ErrChanged, err)
+			}
 			return nil, &fs.PathError{Op: "stat", Path: a.path(i) + "/" + name, Err: err}
 		}
 		if err := checkName(name); err != nil {

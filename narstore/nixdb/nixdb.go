@@ -230,7 +230,7 @@ func (s *Store) Info(ctx context.Context, part nix.HashPart) (info *narstore.Pat
 func (s *Store) Open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
 	archive, damage := nar.Open(ctx, filepath.Join(s.cfg.RealStoreDir, info.Path.BaseName()))
 	if damage == nil && archive.Size() != info.NARSize {
-		damage = fmt.Errorf("its files make a NAR of %d bytes, registered are %d", archive.Size(), info.NARSize)
+		damage = fmt.Errorf("%w: they make a NAR of %d bytes, registered are %d", narstore.ErrChanged, archive.Size(), info.NARSize)
 	}
 	// Asked after opening, since Nix takes a path out of the database before it
 	// deletes files, and puts it in only when all are there.

@@ -40,6 +40,9 @@ type Catalog struct {
 	bucket bucket
 	log    *zap.Logger
 
+	// opened are the NARs that are being read.
+	opened opened
+
 	// changing is held while the contents change, and taken before mu.
 	changing sync.Mutex
 
@@ -63,6 +66,7 @@ func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log 
 		keeper:    keeper,
 		bucket:    marks,
 		log:       log.Named("share"),
+		opened:    opened{nars: make(map[Key]*openNAR)},
 		marks:     make(map[nix.HashPart]mark),
 		followers: make(map[*follower]struct{}),
 		inspected: make(map[nix.HashPart]struct{}),
@@ -213,9 +217,17 @@ func (c *Catalog) Open(ctx context.Context, h nix.NARHash) (nar narstore.NAR, er
 	return nar, err
 }
 
-// open opens the NAR of a path, checking what no manifest will: none is ever
-// computed of a NAR of up to chunk.ImplicitSize.
+// open opens the NAR of a path.
 func (c *Catalog) open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
+	key := Key{HashPart: info.Path.HashPart(), NARHash: info.NARHash, NARSize: info.NARSize}
+	return c.opened.use(ctx, key,
+		func(ctx context.Context) (narstore.NAR, error) { return c.openChecked(ctx, info) },
+		func(err error) { c.gone(key.HashPart, key.NARHash, err) })
+}
+
+// openChecked opens the NAR of a path, checking what no manifest will: none is
+// ever computed of a NAR of up to chunk.ImplicitSize.
+func (c *Catalog) openChecked(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
 	nar, err := c.store.Open(ctx, info)
 	if err != nil || info.NARSize > chunk.ImplicitSize {
 		return nar, err
@@ -227,7 +239,8 @@ func (c *Catalog) open(ctx context.Context, info *narstore.PathInfo) (narstore.N
 	return nar, nil
 }
 
-// first calls use with the shareable paths of a NAR hash until it succeeds.
+// first calls use with the shareable paths of a NAR hash until it succeeds. Those
+// that turn out to have gone leave the catalog.
 func (c *Catalog) first(ctx context.Context, h nix.NARHash, use func(*narstore.PathInfo) error) error {
 	failed := narstore.ErrNotFound
 	for _, part := range c.candidates(h, maxCandidates) {
@@ -241,6 +254,7 @@ func (c *Catalog) first(ctx context.Context, h nix.NARHash, use func(*narstore.P
 		if err == nil {
 			return nil
 		}
+		c.gone(part, h, err)
 		if !errors.Is(err, narstore.ErrNotFound) {
 			failed = err
 		}
@@ -264,7 +278,9 @@ func (c *Catalog) Manifest(ctx context.Context, h nix.NARHash, emit func([]byte)
 	}
 	nar := newLazyNAR(info.NARSize, func() (narstore.NAR, error) {
 		// Opening is short, and others may wait for this NAR too.
-		return c.store.Open(context.WithoutCancel(ctx), info)
+		nar, err := c.open(context.WithoutCancel(ctx), info)
+		c.gone(info.Path.HashPart(), h, err)
+		return nar, err
 	})
 	root, err := c.keeper.Stream(ctx, h, nar, emit)
 	if errors.Is(err, chunk.ErrCorrupt) {

@@ -211,7 +211,8 @@ func TestCorruptPathBesideAGoodOne(t *testing.T) {
 				n.Manifest(t.Context(), a.hash(), func([]byte) error { return nil })
 				n.store.alter(b.part(), nil)
 				n.Manifest(t.Context(), a.hash(), func([]byte) error { return nil })
-				n.store.alter(b.part(), b)
+				n.store.add(b)
+				synctest.Wait()
 			}
 			n.shares(t, b, true)
 			n.provides(t, b, true)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -25,6 +26,11 @@ type store struct {
 	changed chan struct{} // closed and replaced at every change
 	reads   int           // calls of Info and Open
 	open    int           // NARs that are open
+	// hold, if not nil, keeps Open waiting until it is closed.
+	hold chan struct{}
+	// damaged makes reads at its offset and behind it fail, as if the file there
+	// had gone; 0 is none.
+	damaged int64
 }
 
 func newStore() *store {
@@ -99,7 +105,14 @@ func (s *store) Info(_ context.Context, part nix.HashPart) (*narstore.PathInfo, 
 	return info, nil
 }
 
-func (s *store) Open(_ context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
+func (s *store) Open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
+	if s.hold != nil {
+		select {
+		case <-s.hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -136,6 +149,16 @@ func (s *store) Follow(ctx context.Context, f func(narstore.Update) error) error
 type memoryNAR struct {
 	*bytes.Reader
 	store *store
+}
+
+func (n *memoryNAR) ReadAt(p []byte, off int64) (int, error) {
+	n.store.mu.Lock()
+	damaged := n.store.damaged
+	n.store.mu.Unlock()
+	if end := off + int64(len(p)); damaged > 0 && end > damaged {
+		return 0, fmt.Errorf("%w: nothing at %d", narstore.ErrChanged, damaged)
+	}
+	return n.Reader.ReadAt(p, off)
 }
 
 func (n *memoryNAR) Close() error {

@@ -67,8 +67,9 @@ type Shelf interface {
 	Open(ctx context.Context, hash nix.NARHash) (narstore.NAR, error)
 	// Manifest calls emit with successive pieces of the NAR's manifest and
 	// returns its root. The error is chunk.ErrCorrupt where the NAR turned out
-	// not to have its hash, narstore.ErrNotFound where it is not held, and a
-	// *narstore.BusyError where there is no room to compute it.
+	// not to have its hash, narstore.ErrNotFound or narstore.ErrChanged where it
+	// is not, or no longer, held, and a *narstore.BusyError where there is no room
+	// to compute it.
 	Manifest(ctx context.Context, hash nix.NARHash, emit func(piece []byte) error) (chunk.Root, error)
 }
 

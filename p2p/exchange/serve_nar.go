@@ -132,7 +132,7 @@ func (n *shownNAR) manifest(ctx context.Context) (more bool, err error) {
 	switch {
 	case errors.Is(err, chunk.ErrCorrupt):
 		end = &wirepb.ManifestEnd{Outcome: wirepb.ManifestEnd_OUTCOME_CORRUPT}
-	case errors.Is(err, narstore.ErrNotFound):
+	case errors.Is(err, narstore.ErrNotFound), errors.Is(err, narstore.ErrChanged):
 		return n.refuse(wirepb.Status_STATUS_NOT_HELD, 0)
 	case err != nil:
 		return false, fmt.Errorf("manifest: %w", err)
