@@ -266,9 +266,9 @@ func (e *explanation) memories() {
 	}
 	hash := e.rec.info.NARHash
 	e.p.Fetch = e.s.reports.last(hash)
-	if b, left := e.s.bans.left(hash); left > 0 && b.excluded != 0 {
-		e.p.Ban = &explain.Ban{LeftSeconds: seconds(left)}
-		for _, name := range b.excluded.strings() {
+	if b, left := e.s.bans.left(hash); left > 0 && len(b.excluded.strings()) > 0 {
+		e.p.Ban = &explain.Ban{LeftSeconds: seconds(left), Upstreams: b.excluded.upstreams}
+		for _, name := range b.excluded.kinds.strings() {
 			e.p.Ban.Excluded = append(e.p.Ban.Excluded, explain.Kind(name))
 		}
 	}

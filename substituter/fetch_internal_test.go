@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/substituter/plan"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -63,21 +64,21 @@ func TestSlowPeersGiveWay(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
 				target := verify.Target{Hash: sha256.Sum256(nar), Size: int64(len(nar))}
-				f := &fetch{
-					s:      &Server{log: zap.NewNop(), tasks: newTasks(), counters: newCounters()},
-					gate:   verify.NewGate(&out, verify.NewDigest(target), verify.Range{From: 0, To: target.Size}, holdBack),
-					report: &report{begun: time.Now()},
-				}
+				p := &fetchPlan{Decision: plan.Decision{Reason: plan.HolderKnown, PeersFirst: true}}
 				for _, src := range tt.sources {
-					f.plan = append(f.plan, &entry{source: src, after: peersAfter})
+					p.entries = append(p.entries, &entry{source: src, after: 500 * time.Millisecond})
 				}
+				s := &Server{log: zap.NewNop(), tasks: newTasks(), counters: newCounters(), plans: newPlanMetrics()}
+				gate := verify.NewGate(&out, verify.NewDigest(target), verify.Range{From: 0, To: target.Size}, holdBack)
+				f := s.newFetch(p, gate, &report{begun: time.Now()})
 				begin := time.Now()
-				if err := f.run(t.Context()); err != nil || !bytes.Equal(out.Bytes(), nar) {
+				if err := f.fetch(t.Context()); err != nil || !bytes.Equal(out.Bytes(), nar) {
 					t.Errorf("%d bytes, %v", out.Len(), err)
 				}
 				if took := time.Since(begin); took > tt.atMost {
 					t.Errorf("took %v, want at most %v", took, tt.atMost)
 				}
+				_ = s.tasks.wait(t.Context()) // these sources do not end with their context
 			})
 		})
 	}

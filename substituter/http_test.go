@@ -206,6 +206,8 @@ func TestMetrics(t *testing.T) {
 		"nar_p2p_narinfo_requests_total{result=absent}": 1,
 		"nar_p2p_nar_requests_total{result=served}":     1,
 		"nar_p2p_nar_bytes_total{source=upstream}":      small,
+		"nar_p2p_plan_decisions_total{first=upstream}":  1,
+		"nar_p2p_plan_won_total{hedged=no}":             1,
 	}
 	if diff := cmp.Diff(want, counted(t, registry)); diff != "" {
 		t.Error(diff)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -301,11 +302,18 @@ type holding struct {
 	nar    []byte
 	earned bool
 	known  bool
-	cutAt  int64    // offset at which transfers break, if not 0
-	silent bool     // nothing comes
-	stall  int64    // offset at which the first transfer falls silent, if not 0
-	next   *holding // takes its place after the first transfer, if not nil
+	rate   int // bytes a second, if not 0
+	// estimate is given while its providers are not 0.
+	estimate substituter.Estimate
+	// opening is how long it takes until a transfer is open.
+	opening time.Duration
+	cutAt   int64    // offset at which transfers break, if not 0
+	silent  bool     // nothing comes
+	stall   int64    // offset at which the first transfer falls silent, if not 0
+	next    *holding // takes its place after the first transfer, if not nil
 }
+
+var _ substituter.Estimator = (*network)(nil)
 
 var errPeersGone = errors.New("all peers have gone")
 
@@ -367,10 +375,31 @@ func (n *network) Known(hash nix.NARHash) bool {
 	return h != nil && h.known
 }
 
-func (n *network) Open(ctx context.Context, want substituter.Want) (substituter.Transfer, error) {
+// Estimate implements substituter.Estimator.
+func (n *network) Estimate(hash nix.NARHash) substituter.Estimate {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if h := n.nars[hash]; h != nil {
+		return h.estimate
+	}
+	return substituter.Estimate{}
+}
+
+func (n *network) Open(ctx context.Context, want substituter.Want) (substituter.Transfer, error) {
+	n.mu.Lock()
 	n.wants = append(n.wants, want)
+	var opening time.Duration
+	if h := n.nars[want.Hash]; h != nil {
+		opening = h.opening
+	}
+	n.mu.Unlock()
+	select {
+	case <-time.After(opening):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	h := n.nars[want.Hash]
 	if h == nil {
 		return nil, errPeersGone
@@ -408,7 +437,7 @@ type transfer struct {
 	holding
 	done   <-chan struct{}
 	offset int64
-	given  int64
+	given  atomic.Int64
 }
 
 func (x *transfer) Read(p []byte) (int, error) {
@@ -427,8 +456,11 @@ func (x *transfer) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := copy(p, x.nar[x.offset:end])
+	if x.rate > 0 {
+		time.Sleep(time.Duration(n) * time.Second / time.Duration(x.rate))
+	}
 	x.offset += int64(n)
-	x.given += int64(n)
+	x.given.Add(int64(n))
 	return n, nil
 }
 
@@ -436,7 +468,7 @@ func (x *transfer) Close() error { return nil }
 func (x *transfer) Earned() bool { return x.earned }
 
 func (x *transfer) Sources() []substituter.Source {
-	return []substituter.Source{{Peer: "neighbour", Bytes: x.given}}
+	return []substituter.Source{{Peer: "neighbour", Bytes: x.given.Load()}}
 }
 
 func (x *transfer) Verdict(ok bool) {

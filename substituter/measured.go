@@ -18,6 +18,8 @@ type measuredBody struct {
 	m     *mirror
 	ended func() error // the error of the context that ends it
 	asked time.Time
+	whole bool        // from the first byte on
+	begun func() bool // to be called when the first byte has come
 
 	bytes  int64
 	waited time.Duration // for them
@@ -29,6 +31,9 @@ func (b *measuredBody) Read(p []byte) (int, error) {
 	began := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	took := time.Since(began)
+	if n > 0 && b.bytes == 0 {
+		b.begin()
+	}
 	b.bytes += int64(n)
 	b.waited += took
 	if err == nil || errors.Is(err, io.EOF) || b.broken {
@@ -43,20 +48,36 @@ func (b *measuredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// begin notes that the first byte has come. Where that was not the NAR's first,
+// all before it may have had to be decompressed.
+func (b *measuredBody) begin() {
+	b.begun()
+	took := time.Duration(0)
+	if b.whole {
+		took = time.Since(b.asked)
+	}
+	b.m.health.Began(took)
+}
+
 func (b *measuredBody) breakOff(problem string) {
 	b.broken = true
-	b.m.health.BrokeOff(b.asked, problem)
+	if b.bytes == 0 {
+		b.m.health.HungNAR(b.asked, problem)
+	} else {
+		b.m.health.BrokeOff(b.asked, problem)
+	}
 	b.m.logChange()
 }
 
 // Close implements io.Closer.
 func (b *measuredBody) Close() error {
+	b.begun()
 	switch {
-	case b.broken:
+	case b.broken || b.bytes == 0:
 	case b.bytes >= measuredNAR:
 		b.m.health.Delivered(b.bytes, b.waited)
-	case b.bytes > 0:
-		b.m.health.Works()
+	default:
+		b.m.health.Delivered(0, 0)
 	}
 	return b.ReadCloser.Close()
 }

@@ -111,15 +111,45 @@ func (m *mirror) file(ctx context.Context, name string, limit int64) (io.ReadClo
 	return body, err
 }
 
+// narTrial is what an upstream whose NARs have failed gets to show that they
+// come again: whoever asks for this one could go on to another substituter.
+const narTrial = 2 * time.Second
+
+var errNARsRest = errors.New("its NARs have failed, and are left alone for a moment")
+
 // nar asks for the bytes of a NAR from an offset on.
 func (m *mirror) nar(ctx context.Context, info *narinfo.Info, offset int64) (io.ReadCloser, error) {
 	asked := time.Now()
+	stop := func() bool { return true }
+	switch m.health.AdmitNAR() {
+	case health.Refused:
+		m.traffic.add(m, askedNAR, resultSkipped)
+		return nil, fmt.Errorf("%s: %w", m, errNARsRest)
+	case health.Trial:
+		own, cancel := context.WithCancelCause(ctx)
+		stop = time.AfterFunc(narTrial, func() { cancel(context.DeadlineExceeded) }).Stop
+		ctx = own
+	default:
+	}
 	body, err := m.OpenNAR(ctx, info, offset)
-	m.settle(ctx, askedNAR, asked, err)
 	if err != nil {
+		stop()
+		m.settle(ctx, askedNAR, asked, err)
 		return nil, err
 	}
-	return &measuredBody{ReadCloser: body, m: m, ended: ctx.Err, asked: asked}, nil
+	m.settle(ctx, askedNAR, asked, nil)
+	return &measuredBody{
+		ReadCloser: body, m: m, ended: func() error { return ended(ctx) }, asked: asked, whole: offset == 0, begun: stop,
+	}, nil
+}
+
+// ended returns the error of a context that its owner has ended, and nil for one
+// that took too long.
+func ended(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return nil
+	}
+	return ctx.Err()
 }
 
 // settle draws the conclusions from how a question ended that was asked at this
@@ -137,14 +167,19 @@ func (m *mirror) settle(ctx context.Context, what asking, asked time.Time, err e
 		m.traffic.latency.WithLabelValues(m.String()).Observe(took.Seconds())
 	case err == nil, errors.Is(err, upstream.ErrAbsent):
 		m.health.Works()
-	case errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ended(ctx), context.Canceled):
 		return // nobody wanted to know any more
 	case upstream.Unconnected(err):
 		m.health.Down(asked, m.problem(err))
+	case what == askedNAR && (upstream.TimedOut(err) || ctx.Err() != nil):
+		m.health.HungNAR(asked, fmt.Sprintf("NAR: no answer in %v", took.Round(time.Millisecond)))
+		m.Reconnect() // it may be the connection that is lost
 	case upstream.TimedOut(err):
 		m.silent(asked)
 	case errors.As(err, &status) && status.RetryAfter > 0:
 		m.health.SentAway(asked, m.problem(err), status.RetryAfter)
+	case what == askedNAR:
+		m.health.FailedNAR(asked, m.problem(err))
 	default:
 		m.health.Failed(asked, m.problem(err))
 	}

@@ -22,27 +22,30 @@ const (
 	// banTime is how long a NAR whose bytes proved wrong is taken from other
 	// sources only.
 	banTime = time.Hour
+	// maxRounds is how often a NAR that proved wrong is fetched again from whom
+	// was not to blame.
+	maxRounds = 4
 )
 
 var errTainted = errors.New("the client may hold wrong bytes, behind which it must not go on")
 
 // ban is what follows from bytes that proved wrong.
 type ban struct {
-	// excluded kinds of source are not asked for this NAR.
-	excluded kinds
+	// excluded sources are not asked for this NAR.
+	excluded blame
 	// tainted is true if a client may hold a wrong prefix: then it must not
 	// resume behind it.
 	tainted bool
 }
 
-// distrust remembers that sources of these kinds gave wrong bytes.
-func (s *Server) distrust(target verify.Target, culprits kinds, tainted bool) {
+// distrust remembers who gave wrong bytes.
+func (s *Server) distrust(target verify.Target, culprits blame, tainted bool) {
 	old, _ := s.bans.get(target.Hash)
-	s.bans.put(target.Hash, ban{old.excluded | culprits, old.tainted || tainted}, banTime)
+	s.bans.put(target.Hash, ban{old.excluded.with(culprits), old.tainted || tainted}, banTime)
 	s.states.Drop(target)
 	// An upstream or the store that is damaged is for somebody to repair.
 	log := s.log.Warn
-	if !culprits.has(fromPeers) {
+	if !culprits.has(fromPeers, "") {
 		log = s.log.Error
 	}
 	log("nar does not match its signed hash", zap.Stringer("narHash", target.Hash), zap.Strings("sources", culprits.strings()))
@@ -128,23 +131,23 @@ func (s *Server) fetch(ctx context.Context, rec *record, resp *response, p *repo
 			return errTainted
 		}
 		err := s.fetchOnce(ctx, rec, b.excluded, resp, p)
-		if !errors.Is(err, verify.ErrMismatch) || resp.begun || rounds > allKinds || ctx.Err() != nil {
+		if !errors.Is(err, verify.ErrMismatch) || resp.begun || rounds > maxRounds || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
 // fetchOnce fetches the NAR once, from the sources that are not excluded.
-func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded kinds, resp *response, p *report) error {
+func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded blame, resp *response, p *report) error {
 	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
 	gate, err := s.newGate(rec, target, resp)
 	if err != nil {
 		return err
 	}
-	f := s.newFetch(rec, excluded, gate, p)
-	err = f.run(ctx)
+	f := s.newFetch(s.plan(rec, excluded, gate.Digest().Offset()), gate, p)
+	err = f.fetch(ctx)
 	if gate.Conflict() {
-		s.distrust(target, kinds(0).with(fromPeers), true)
+		s.distrust(target, blame{kinds: kinds(0).with(fromPeers)}, true)
 	}
 	switch {
 	case errors.Is(err, verify.ErrMismatch):

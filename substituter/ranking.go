@@ -40,27 +40,25 @@ func (r ranked) speed() int { return bits.Len64(uint64(r.Throughput)) }
 // the one whose record it is; then by priority and by how fast their NARs come.
 // Those that fail are left out where there is another, and those that do not
 // want to be asked in any case.
-func (s *Server) caches(rec *record) []*mirror {
+func (s *Server) caches(rec *record) []ranked {
 	all := s.ranking()
 	all = slices.DeleteFunc(all, func(r ranked) bool { return r.Obeying || !r.Wants(rec.info.StorePath.Name()) })
-	if slices.ContainsFunc(all, func(r ranked) bool { return !r.Open }) {
-		all = slices.DeleteFunc(all, func(r ranked) bool { return r.Open })
+	if slices.ContainsFunc(all, ranked.delivers) {
+		all = slices.DeleteFunc(all, func(r ranked) bool { return !r.delivers() })
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int {
 		return cmp.Or(cmp.Compare(a.priority, b.priority), -cmp.Compare(a.speed(), b.speed()))
 	})
-	var first, others []*mirror
+	var first, others []ranked
 	for _, r := range all {
 		if r.String() == rec.upstream {
-			first = append(first, r.mirror)
+			first = append(first, r)
 		} else {
-			others = append(others, r.mirror)
+			others = append(others, r)
 		}
 	}
 	return append(first, others...)
 }
 
-// upstreamsDown reports whether no upstream works, as far as is known.
-func (s *Server) upstreamsDown() bool {
-	return !slices.ContainsFunc(s.upstreams, func(m *mirror) bool { return !m.health.State().Open })
-}
+// delivers reports whether the upstream works, and its NARs do.
+func (r ranked) delivers() bool { return !r.Open && !r.NARs.Open }

@@ -2,6 +2,7 @@ package substituter
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
+	"github.com/nar-p2p/nar-p2p/substituter/plan"
 )
 
 const (
@@ -143,26 +145,40 @@ func problem(err error) string {
 }
 
 // plan notes in which order sources are to start, and why.
-func (p *report) plan(plan []*entry, order string, excluded kinds) {
+func (p *report) plan(f *fetchPlan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fetch.Order = order
+	p.fetch.Order = orders[f.Reason]
 	p.fetch.Excluded = nil
-	for _, name := range excluded.strings() {
+	for _, name := range f.excluded.kinds.strings() {
 		p.fetch.Excluded = append(p.fetch.Excluded, explain.Kind(name))
 	}
-	for _, e := range plan {
-		e.name = nameOf(e.source)
-		p.source(e).AfterSeconds = e.after.Seconds()
+	size := p.fetch.NARSize - p.fetch.Offset
+	for _, e := range f.entries {
+		s := p.source(e)
+		s.AfterSeconds, s.Expected = e.after.Seconds(), e.told(size)
 	}
 }
 
-// nameOf is an upstream's address.
-func nameOf(src source) string {
-	if named, ok := src.(interface{ name() string }); ok {
-		return named.name()
+// told is what is expected of a source, for people; nil where nothing is.
+func (e *entry) told(bytes int64) *explain.Expected {
+	if e.expected == (plan.Expectation{}) {
+		return nil
 	}
-	return ""
+	total, _ := e.expected.Total(bytes)
+	return &explain.Expected{
+		FirstByteSeconds: seconds(e.expected.FirstByte), BytesPerSecond: math.Round(e.expected.Rate), Seconds: seconds(total),
+	}
+}
+
+// orders are the reasons for the order of the sources, for people.
+var orders = map[plan.Reason]string{
+	plan.NoPeers:        explain.NoPeers,
+	plan.HolderKnown:    explain.HolderKnown,
+	plan.UpstreamsDown:  explain.UpstreamsDown,
+	plan.NoHolderKnown:  explain.NoHolderKnown,
+	plan.UpstreamFaster: explain.UpstreamFaster,
+	plan.NotWorthSearch: explain.NotWorthSearch,
 }
 
 // source returns what is noted of a source; p.mu is held.
@@ -186,19 +202,19 @@ func (p *report) attempt(e *entry) *explain.Attempt {
 	return nil
 }
 
-// start notes that a source starts.
-func (p *report) start(e *entry) {
+// start notes that a source starts, and why.
+func (p *report) start(e *entry, why explain.Joining) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.source(e)
 	if len(s.Attempts) == maxAttempts {
 		s.Attempts = slices.Delete(s.Attempts, 0, 1)
 	}
-	s.Attempts = append(s.Attempts, explain.Attempt{Start: p.since(), End: explain.UnderWay})
+	s.Attempts = append(s.Attempts, explain.Attempt{Start: p.since(), Why: why, End: explain.UnderWay})
 }
 
-// won notes that a source's first bytes have come, before all others'.
-func (p *report) won(e *entry) {
+// began notes that the first bytes of a source have been of use.
+func (p *report) began(e *entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a := p.attempt(e); a != nil {
@@ -206,7 +222,14 @@ func (p *report) won(e *entry) {
 	}
 }
 
-// got notes bytes of a source.
+// wasted notes bytes of a source that came in vain.
+func (p *report) wasted(e *entry, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.source(e).Wasted += int64(n)
+}
+
+// got notes bytes of a source that were of use.
 func (p *report) got(e *entry, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,17 +276,4 @@ func (p *report) wrong() {
 			}
 		}
 	}
-}
-
-// order reports whether peers are to start before the upstreams, and why.
-func (s *Server) order(rec *record) (peersFirst bool, why string) {
-	switch {
-	case s.peers == nil:
-		return false, explain.NoPeers
-	case s.peers.Known(rec.info.NARHash):
-		return true, explain.HolderKnown
-	case s.upstreamsDown():
-		return true, explain.UpstreamsDown
-	}
-	return false, explain.NoHolderKnown
 }

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
+	"github.com/nar-p2p/nar-p2p/internal/decompress"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
@@ -39,6 +42,33 @@ func (s kinds) strings() (names []string) {
 	}
 	return names
 }
+
+// blame is whom wrong bytes are blamed on: kinds of source, or, where it is known
+// which one it was, upstreams by their addresses.
+type blame struct {
+	kinds     kinds
+	upstreams []string
+}
+
+// has reports whether a source, which has a name if it is an upstream, is to
+// blame.
+func (b blame) has(k kind, name string) bool {
+	return b.kinds.has(k) || name != "" && slices.Contains(b.upstreams, name)
+}
+
+func (b blame) with(other blame) blame {
+	b.kinds |= other.kinds
+	b.upstreams = slices.Clone(b.upstreams)
+	for _, name := range other.upstreams {
+		if !slices.Contains(b.upstreams, name) {
+			b.upstreams = append(b.upstreams, name)
+		}
+	}
+	return b
+}
+
+// strings are its parts for people.
+func (b blame) strings() []string { return append(b.kinds.strings(), b.upstreams...) }
 
 // source is one way to the bytes of a NAR.
 type source interface {
@@ -92,8 +122,6 @@ type upstreamSource struct {
 
 func (upstreamSource) kind() kind { return fromUpstream }
 
-func (src upstreamSource) name() string { return src.m.String() }
-
 // open asks for the NAR by the URL in the record, if the record is this
 // upstream's. Else, or if there is nothing any more, it asks for the URL first.
 func (src upstreamSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
@@ -120,7 +148,11 @@ func (src upstreamSource) at(ctx context.Context, info *narinfo.Info, digest *ve
 	if err != nil {
 		return nil, err
 	}
-	return &stream{body: body}, nil
+	st := &stream{body: body}
+	if info.Compression != decompress.None {
+		st.again = digest.Offset()
+	}
+	return st, nil
 }
 
 // record asks the upstream where it has the NAR. Signatures do not matter here:
@@ -143,6 +175,7 @@ type peerSource struct {
 	peers     Peers
 	spool     *spool
 	strangers bool
+	hash      nix.NARHash
 }
 
 func (peerSource) kind() kind { return fromPeers }
@@ -177,36 +210,4 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 		t.Verdict(false)
 	}
 	return nil, fmt.Errorf("spool: %w", err)
-}
-
-// plan lists the sources of a NAR in the order in which they start, each with
-// the time without verified progress after which it joins, and says why.
-func (s *Server) plan(rec *record, excluded kinds) (plan []*entry, order string) {
-	add := func(src source, after time.Duration) {
-		if !excluded.has(src.kind()) {
-			plan = append(plan, &entry{source: src, after: after})
-		}
-	}
-	if s.store != nil {
-		add(storeSource{s.store, rec, s.otherInStore}, 0)
-	}
-	peers := func() {
-		if s.peers != nil {
-			add(peerSource{s.peers, s.spool, s.mayTellStrangers(rec)}, peersAfter)
-		}
-	}
-	fromCaches := func() {
-		for _, m := range s.caches(rec) {
-			add(upstreamSource{m, s.Deadline, rec}, upstreamAfter)
-		}
-	}
-	peersFirst, order := s.order(rec)
-	if peersFirst {
-		peers()
-		fromCaches()
-	} else {
-		fromCaches()
-		peers()
-	}
-	return plan, order
 }

@@ -2,7 +2,6 @@ package substituter
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 )
@@ -15,66 +14,43 @@ type stream struct {
 	// sources are the peers that the bytes came from, where that is known from
 	// the beginning.
 	sources []Source
+	// again is how many bytes before the offset had to come once more, as they do
+	// where the NAR is compressed.
+	again int64
 	// cancel ends the requests behind body. It may be nil in what a source
 	// returns.
 	cancel context.CancelFunc
-	from   *entry
-	first  []byte // read already
-	// waited is the time spent in Read, and got what came in it, in bytes, since
-	// slow last judged them.
-	waited time.Duration
-	got    int
 }
 
-// prefetch reads the first piece: what a source is started for.
-func (st *stream) prefetch() error {
-	buffer := make([]byte, pieceSize)
-	for {
-		n, err := st.read(buffer)
-		if n > 0 {
-			st.first = buffer[:n]
-			return nil
-		}
-		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return err
-		}
+// endsBy has the stream end by cancel as well.
+func (st *stream) endsBy(cancel context.CancelFunc) {
+	inner := st.cancel
+	if st.cancel = cancel; inner != nil {
+		st.cancel = func() { inner(); cancel() }
 	}
 }
 
 // read is Read, but the stream ends if nothing comes in stallTime.
 func (st *stream) read(p []byte) (int, error) {
-	if len(st.first) > 0 {
-		n := copy(p, st.first)
-		st.first = st.first[n:]
-		return n, nil
-	}
 	timer := time.AfterFunc(stallTime, st.cancel)
 	defer timer.Stop()
-	begin := time.Now()
-	n, err := st.body.Read(p)
-	st.waited += time.Since(begin)
-	st.got += n
-	return n, err
+	return st.body.Read(p)
 }
 
-// slow reports whether less than slowBytes came in stallTime. The time in which
-// the client did not read does not count.
-func (st *stream) slow() bool {
-	if st.waited < stallTime {
-		return false
+// unread is how many bytes have come in vain where so many were read.
+func (st *stream) unread(read int64) int64 {
+	came := st.again
+	if st.transfer != nil {
+		came -= read
+		for _, source := range st.transfer.Sources() {
+			came += source.Bytes
+		}
 	}
-	slow := st.got < slowBytes
-	st.waited, st.got = 0, 0
-	return slow
+	return max(came, 0)
 }
 
 // end cancels and closes the stream. What it has to say no longer matters.
 func (st *stream) end() {
-	if st.cancel != nil {
-		st.cancel()
-	}
+	st.cancel()
 	_ = st.body.Close()
 }

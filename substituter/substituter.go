@@ -205,6 +205,7 @@ type Server struct {
 	bans      *expiring[nix.NARHash, ban]
 	tasks     *tasks
 	counters  *counters
+	plans     *planMetrics
 }
 
 // New checks cfg and returns a server. It starts nothing.
@@ -229,6 +230,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		bans:      newExpiring[nix.NARHash, ban](maxRemembered),
 		tasks:     newTasks(),
 		counters:  newCounters(),
+		plans:     newPlanMetrics(),
 	}
 	s.Priority = orDefault(cfg.Priority, defaultPriority)
 	s.Deadline = orDefault(cfg.Deadline, defaultDeadline)
@@ -247,7 +249,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.reports = newReports(deps.Fetches, s.log)
 	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
-		for _, c := range []prometheus.Collector{s.counters, s.traffic} {
+		for _, c := range append(s.plans.all(), s.counters, s.traffic) {
 			if err := deps.Metrics.Register(c); err != nil {
 				return nil, fmt.Errorf("substituter: %w", err)
 			}

@@ -95,15 +95,16 @@ type UpstreamStatus struct {
 	Private bool `json:"private"`
 	// Reachable is false while the upstream is left alone for having failed.
 	Reachable bool `json:"reachable"`
-	// State is "unknown" before the first answer, "ok", "slow", or "open" while
-	// it is not reachable.
+	// State is "unknown" before the first answer, "ok", "slow", "open" while it is
+	// not reachable, or "narinfos only" while it is not asked for NARs since those
+	// have failed.
 	State string `json:"state"`
 	// LatencySeconds is the average of what it took to answer of late, and
 	// BytesPerSecond that of how fast NARs came; 0 if there is none.
 	LatencySeconds float64 `json:"latencySeconds,omitempty"`
 	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
 	// Problem is its last failure, if it has not answered since, and OpenUntil
-	// the time of its next trial.
+	// the time of its next trial; of its NARs where only these have failed.
 	Problem   string    `json:"problem,omitempty"`
 	OpenUntil time.Time `json:"openUntil,omitzero"`
 }
@@ -118,6 +119,8 @@ func (m *mirror) status() UpstreamStatus {
 	switch {
 	case known.Open:
 		status.State = "open"
+	case known.NARs.Open:
+		status.State, status.Problem, status.OpenUntil = "narinfos only", known.NARs.Problem, known.NARs.Until
 	case known.Slow():
 		status.State = "slow"
 	case known.Heard.IsZero():

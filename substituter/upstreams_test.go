@@ -735,7 +735,7 @@ func TestNARsThatBreakOff(t *testing.T) {
 					}
 				}
 				got := b.server.Stats().Upstreams[0]
-				if got.Reachable || !strings.HasPrefix(got.Problem, "NAR: ") {
+				if !got.Reachable || got.State != "narinfos only" || !strings.HasPrefix(got.Problem, "NAR: ") {
 					t.Errorf("after four tries: %+v", got)
 				}
 			})

@@ -232,7 +232,11 @@ func (e *explanation) fetch(p *explain.Path) {
 	}
 	e.row("last fetch", "%s", f.Order)
 	for _, s := range f.Sources {
-		e.row("last fetch", "%s: %s", sourceText(&s), explain.Size(s.Bytes))
+		e.row("last fetch", "%s: %s%s", sourceText(&s), explain.Size(s.Bytes),
+			unless(s.Wasted == 0, fmt.Sprintf(", and %s in vain", explain.Size(s.Wasted))))
+		if s.Expected != nil {
+			e.row("last fetch", "  %s", expectedText(s.Expected))
+		}
 		if len(s.Attempts) == 0 {
 			e.row("last fetch", "  its turn did not come")
 		}
@@ -256,8 +260,34 @@ func sourceText(s *explain.Source) string {
 	}
 }
 
+// expectedText says what was expected of a source.
+func expectedText(x *explain.Expected) string {
+	var parts []string
+	if x.FirstByteSeconds > 0 {
+		parts = append(parts, "first byte after "+explain.Span(x.FirstByteSeconds))
+	}
+	if x.BytesPerSecond > 0 {
+		parts = append(parts, explain.Size(int64(x.BytesPerSecond))+"/s")
+	}
+	if x.Seconds > 0 {
+		parts = append(parts, "all after "+explain.Span(x.Seconds))
+	}
+	return "expected: " + strings.Join(parts, ", ")
+}
+
 func attemptText(a *explain.Attempt) string {
 	text := fmt.Sprintf("started at %s", explain.Span(a.Start))
+	switch a.Why {
+	case explain.WhenFailed:
+		text += " in the place of another"
+	case explain.WhenSilent:
+		text += " since nothing came"
+	case explain.WhenSlow:
+		text += " since too little came"
+	case explain.WhenFaster:
+		text += " as it would be faster"
+	default:
+	}
 	if a.FirstByte > 0 {
 		text += ", first byte at " + explain.Span(a.FirstByte)
 	}

@@ -197,6 +197,8 @@ func (s Statement) Same(other Statement) bool { return s.Fingerprint == other.Fi
 type Ban struct {
 	// Excluded kinds of sources are not asked.
 	Excluded []Kind `json:"excluded,omitempty"`
+	// Upstreams are the addresses of those that are not.
+	Upstreams []string `json:"upstreams,omitempty"`
 	// Refused is true if the unsigned record is not believed any more.
 	Refused     bool    `json:"refused,omitempty"`
 	LeftSeconds float64 `json:"leftSeconds"`

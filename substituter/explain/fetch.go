@@ -31,6 +31,9 @@ const (
 	HolderKnown   = "peers first: one that holds it is known"
 	UpstreamsDown = "peers first: no upstream works"
 	NoHolderKnown = "upstreams first: no peer that holds it is known yet"
+	// UpstreamFaster is by a good deal: see docs/fetching.md.
+	UpstreamFaster = "upstreams first: they are expected to be done before the peers that hold it"
+	NotWorthSearch = "upstreams alone while they deliver: a search for peers would take longer"
 )
 
 // Kind is a kind of source.
@@ -65,11 +68,23 @@ type Source struct {
 	// AfterSeconds is how long the sources before it could go without progress
 	// until it joined.
 	AfterSeconds float64 `json:"afterSeconds"`
-	Bytes        int64   `json:"bytes"`
+	// Expected is absent where nothing was known to expect.
+	Expected *Expected `json:"expected,omitempty"`
+	Bytes    int64     `json:"bytes"`
+	// Wasted counts the bytes that came in vain.
+	Wasted int64 `json:"wasted,omitempty"`
 	// Peers are those that the bytes came from, the largest part first.
 	Peers []Part `json:"peers,omitempty"`
 	// Attempts is empty for a source whose turn did not come.
 	Attempts []Attempt `json:"attempts"`
+}
+
+// Expected is what was expected of a source. What was not known is absent.
+type Expected struct {
+	// FirstByteSeconds and Seconds are the times to the first and the last byte.
+	FirstByteSeconds float64 `json:"firstByteSeconds,omitempty"`
+	BytesPerSecond   float64 `json:"bytesPerSecond,omitempty"`
+	Seconds          float64 `json:"seconds,omitempty"`
 }
 
 // Part is a peer's part in a fetch.
@@ -81,6 +96,7 @@ type Part struct {
 // Attempt is one attempt at a source.
 type Attempt struct {
 	Start float64 `json:"start"`
+	Why   Joining `json:"why,omitempty"`
 	// FirstByte is absent where none came.
 	FirstByte float64 `json:"firstByte,omitempty"`
 	Stop      float64 `json:"stop"`
@@ -88,6 +104,21 @@ type Attempt struct {
 	End       End     `json:"end"`
 	Error     string  `json:"error,omitempty"`
 }
+
+// Joining is why a source started when it did.
+type Joining string
+
+// Why sources start.
+const (
+	// AtOnce is the first, WhenFailed one in the place of another.
+	AtOnce     Joining = "at once"
+	WhenFailed Joining = "failed"
+	// WhenSilent joined since nothing had come for a while, WhenSlow since too
+	// little had, and WhenFaster since it was expected to be done earlier.
+	WhenSilent Joining = "silent"
+	WhenSlow   Joining = "slow"
+	WhenFaster Joining = "faster"
+)
 
 // End is how an attempt ended.
 type End string
@@ -99,8 +130,7 @@ const (
 	// Late is one that was cancelled since another source was quicker.
 	Late End = "late"
 	// Unavailable is one that brought nothing, BrokeOff one that ended in the
-	// middle, TooSlow one that was given up for a source that had not had its
-	// turn.
+	// middle, TooSlow one that fell behind another for good.
 	Unavailable End = "failed"
 	BrokeOff    End = "broke off"
 	TooSlow     End = "slow"

@@ -78,7 +78,7 @@ func (p *Path) NARSource() string {
 // narUpstream is the first upstream that says it has the NAR.
 func (p *Path) narUpstream() string {
 	for _, a := range p.Upstreams {
-		if p.Record != nil && a.NARHash == p.Record.NARHash {
+		if p.Record != nil && a.NARHash == p.Record.NARHash && (p.Ban == nil || !slices.Contains(p.Ban.Upstreams, a.Upstream)) {
 			return a.Upstream
 		}
 	}
@@ -146,7 +146,7 @@ func (a *Answer) trouble() string {
 	return ""
 }
 
-func (p *Path) banned() bool { return p.Ban != nil && len(p.Ban.Excluded) > 0 }
+func (p *Path) banned() bool { return p.Ban != nil && len(p.Ban.Excluded)+len(p.Ban.Upstreams) > 0 }
 
 func (p *Path) excluded(k Kind) bool { return p.Ban != nil && slices.Contains(p.Ban.Excluded, k) }
 
@@ -176,10 +176,11 @@ func (p *Path) aboutBan() string {
 	if !p.banned() {
 		return ""
 	}
-	names := make([]string, len(p.Ban.Excluded))
-	for i, k := range p.Ban.Excluded {
-		names[i] = kindText(k)
+	var names []string
+	for _, k := range p.Ban.Excluded {
+		names = append(names, kindText(k))
 	}
+	names = append(names, p.Ban.Upstreams...)
 	return fmt.Sprintf("For %s more the NAR is not taken from %s: wrong bytes have come from there.", Span(p.Ban.LeftSeconds), strings.Join(names, " and "))
 }
 
@@ -308,6 +309,10 @@ func (f *Fetch) WhyNotPeers() string {
 		return lastEnd(peers.Attempts)
 	case f.Order == NoHolderKnown:
 		return "none that holds it was known, and the upstream delivered before they were asked"
+	case f.Order == NotWorthSearch:
+		return "none that holds it was known, and the upstream was expected to deliver before a search would end"
+	case f.Order == UpstreamFaster:
+		return "the upstream was expected to be done before them"
 	}
 	return "their turn did not come"
 }

@@ -26,6 +26,8 @@ const (
 // It is our own because none to be had lets an answer say how long it stays
 // open, and prolong that, nor can be put to the disk while open.
 type breaker struct {
+	first, most time.Duration // how long it stays open; 0 means firstRest, maxRest
+
 	failures int       // in a row, while closed
 	trips    int       // in a row, without an answer between
 	until    time.Time // zero if closed
@@ -35,7 +37,7 @@ type breaker struct {
 
 func (b *breaker) open() bool { return !b.until.IsZero() }
 
-func (b *breaker) close() { *b = breaker{} }
+func (b *breaker) close() { *b = breaker{first: b.first, most: b.most} }
 
 func (b *breaker) admit(now time.Time) Admission {
 	switch {
@@ -66,10 +68,14 @@ func (b *breaker) trip(now, asked time.Time) {
 	if !b.news(asked) {
 		return
 	}
-	rest := min(firstRest<<min(b.trips, 10), maxRest)
+	first, most := firstRest, maxRest
+	if b.first > 0 {
+		first, most = b.first, b.most
+	}
+	rest := min(first<<min(b.trips, 10), most)
 	// A quarter more or less, so that many nodes do not come back at once.
 	rest += time.Duration((rand.Float64() - 0.5) / 2 * float64(rest))
-	*b = breaker{trips: b.trips + 1, until: now.Add(rest)}
+	*b = breaker{first: b.first, most: b.most, trips: b.trips + 1, until: now.Add(rest)}
 }
 
 // obey opens the breaker for as long as the cache wants, or as it would be open

@@ -34,9 +34,12 @@ type Tracker struct {
 	latency    average // of answers, in seconds
 	throughput average // of files, in bytes a second
 	recent     window  // latencies of answers
+	firstByte  average // of NARs, in seconds
 	breaker    breaker
+	nars       breaker   // for NARs alone
 	heard      time.Time // when it last answered, or sent a file
 	problem    string    // the last failure, since when it has not answered
+	narProblem string    // the last failure of a NAR, since when none was delivered
 }
 
 // State is what a Tracker knows. Zero values mean that nothing is known.
@@ -55,6 +58,19 @@ type State struct {
 	// Obeying is true if that is because the cache itself wants it.
 	Obeying bool
 	// Problem is the last failure, if there was no answer after it.
+	Problem string
+	// FirstByte is the average of what it took to the first byte of a NAR.
+	FirstByte time.Duration
+	// NARs is the same as the fields above for NARs, which may hang although all
+	// else is answered.
+	NARs Rest
+}
+
+// Rest says whether NARs are not asked for, and why.
+type Rest struct {
+	// Open is true if they have failed, until the time Until.
+	Open    bool
+	Until   time.Time
 	Problem string
 }
 
@@ -79,6 +95,8 @@ func (t *Tracker) State() State {
 		Latency: seconds(t.latency.Value), Usual: t.recent.percentile90(), Throughput: t.throughput.Value,
 		Heard: t.heard, Problem: t.problem,
 		Open: t.breaker.open(), Until: t.breaker.until, Obeying: t.breaker.obeying,
+		FirstByte: seconds(t.firstByte.Value),
+		NARs:      Rest{t.nars.open(), t.nars.until, t.narProblem},
 	}
 }
 
@@ -124,16 +142,6 @@ func (t *Tracker) Works() {
 	t.lives(time.Now())
 }
 
-// Delivered says that so many bytes of a file came in the time spent waiting
-// for them.
-func (t *Tracker) Delivered(bytes int64, took time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := time.Now()
-	t.throughput.add(now, float64(bytes)/max(took, leastDelivery).Seconds())
-	t.lives(now)
-}
-
 func (t *Tracker) lives(now time.Time) {
 	t.heard, t.problem = now, ""
 	t.breaker.close()
@@ -143,14 +151,6 @@ func (t *Tracker) lives(now time.Time) {
 // succeed; several in a row may not.
 func (t *Tracker) Failed(asked time.Time, problem string) {
 	t.fail(problem, func(now time.Time) { t.breaker.strike(now, asked) })
-}
-
-// BrokeOff says that the file asked for at this time did not come to its end.
-func (t *Tracker) BrokeOff(asked time.Time, problem string) {
-	t.fail(problem, func(now time.Time) {
-		t.throughput.add(now, 0)
-		t.breaker.strike(now, asked)
-	})
 }
 
 // Down says that the question asked at this time did not reach the cache.

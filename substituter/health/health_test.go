@@ -297,3 +297,48 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// That NARs hang says nothing of narinfos, and the other way round.
+func TestNARsRestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker := new(health.Tracker)
+		tracker.Began(20 * time.Millisecond)
+		tracker.Delivered(1<<20, time.Second)
+		tracker.HungNAR(time.Now(), "NAR: no answer in 10s")
+		tracker.Answered(time.Millisecond) // for a narinfo
+		got := tracker.State()
+		if got.Open || !got.NARs.Open || got.NARs.Problem != "NAR: no answer in 10s" || got.FirstByte != 20*time.Millisecond {
+			t.Errorf("%+v", got)
+		}
+		admit(t, tracker, health.Admitted)
+		if a := tracker.AdmitNAR(); a != health.Refused {
+			t.Errorf("a NAR is %v", a)
+		}
+		if rest := time.Until(got.NARs.Until); rest < 3*time.Second || rest > 7*time.Second {
+			t.Errorf("left alone for %v", rest)
+		}
+		time.Sleep(time.Until(got.NARs.Until))
+		if a, b := tracker.AdmitNAR(), tracker.AdmitNAR(); a != health.Trial || b != health.Refused {
+			t.Errorf("then NARs are %v and %v", a, b)
+		}
+		tracker.BrokeOff(time.Now(), "NAR: reset") // one is enough for a trial
+		if a := tracker.AdmitNAR(); a != health.Refused {
+			t.Errorf("after the trial: %v", a)
+		}
+		tracker.Delivered(0, 0)
+		if a := tracker.AdmitNAR(); a != health.Admitted || tracker.State().NARs != (health.Rest{}) {
+			t.Errorf("after a NAR that came: %v, %+v", a, tracker.State().NARs)
+		}
+		for range 3 {
+			tracker.FailedNAR(time.Now(), "NAR: status 500")
+		}
+		data, err := tracker.Save()
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored := new(health.Tracker)
+		if err := restored.Restore(data); err != nil || restored.AdmitNAR() != health.Refused {
+			t.Errorf("restored: %v, %+v", err, restored.State())
+		}
+	})
+}

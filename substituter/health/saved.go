@@ -18,6 +18,11 @@ type saved struct {
 	Obeying bool            `json:"obeying,omitempty"`
 	Heard   time.Time       `json:"heard,omitzero"`
 	Problem string          `json:"problem,omitempty"`
+
+	FirstByte  average   `json:"firstByte"`
+	NARTrips   int       `json:"narTrips,omitempty"`
+	NARUntil   time.Time `json:"narUntil,omitzero"`
+	NARProblem string    `json:"narProblem,omitempty"`
 }
 
 // Save returns what is known, for Restore.
@@ -27,6 +32,7 @@ func (t *Tracker) Save() ([]byte, error) {
 	return json.Marshal(saved{
 		Latency: t.latency, Throughput: t.throughput, Recent: t.recent.inOrder(),
 		Trips: t.breaker.trips, Until: t.breaker.until, Obeying: t.breaker.obeying, Heard: t.heard, Problem: t.problem,
+		FirstByte: t.firstByte, NARTrips: t.nars.trips, NARUntil: t.nars.until, NARProblem: t.narProblem,
 	})
 }
 
@@ -45,6 +51,8 @@ func (t *Tracker) Restore(data []byte) error {
 	t.recent = window{samples: s.Recent}
 	t.breaker = breaker{trips: s.Trips, until: s.Until, obeying: s.Obeying}
 	t.heard, t.problem = s.Heard, bounded(s.Problem)
+	t.firstByte, t.narProblem = s.FirstByte, bounded(s.NARProblem)
+	t.nars = breaker{first: narRest, most: maxNARRest, trips: s.NARTrips, until: s.NARUntil}
 	return nil
 }
 
@@ -54,7 +62,7 @@ const maxAverage = 1e15
 // sane reports whether what was saved may be relied upon, such as if the clock
 // has not been set back since.
 func (s *saved) sane(now time.Time) bool {
-	for _, a := range []average{s.Latency, s.Throughput} {
+	for _, a := range []average{s.Latency, s.Throughput, s.FirstByte} {
 		if !(a.Value >= 0 && a.Value < maxAverage) || a.At.After(now) {
 			return false
 		}
@@ -64,5 +72,7 @@ func (s *saved) sane(now time.Time) bool {
 			return false
 		}
 	}
-	return len(s.Recent) <= windowSize && s.Trips >= 0 && !s.Heard.After(now) && !s.Until.After(now.Add(maxObeyed))
+	latest := now.Add(maxObeyed)
+	return len(s.Recent) <= windowSize && s.Trips >= 0 && s.NARTrips >= 0 && !s.Heard.After(now) &&
+		!s.Until.After(latest) && !s.NARUntil.After(latest)
 }

@@ -1,0 +1,139 @@
+package substituter
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/decompress"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/plan"
+)
+
+// Estimator is what Peers may be able to do beside: to say what is to be
+// expected of those who hold a NAR. It does not block.
+type Estimator interface {
+	Estimate(hash nix.NARHash) Estimate
+}
+
+// Estimate is what is expected of the peers that are known to hold a NAR.
+type Estimate struct {
+	// Providers is how many are known.
+	Providers int
+	// LAN is true if one of them is on the local network.
+	LAN bool
+	// Rate is that of all together in bytes a second, 0 if it is not known.
+	Rate float64
+	// FirstByte is the usual time to the first verified byte, 0 if it is not
+	// known.
+	FirstByte time.Duration
+}
+
+// fetchPlan is the sources of a NAR, in the order in which they start.
+type fetchPlan struct {
+	plan.Decision
+	entries  []*entry
+	excluded blame
+}
+
+// plan is the one place where it is decided where the bytes of a NAR, from an
+// offset on, come from. Package plan has the rules.
+func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
+	p := &fetchPlan{excluded: excluded}
+	if s.store != nil && !excluded.has(fromStore, "") {
+		p.entries = append(p.entries, &entry{source: storeSource{s.store, rec, s.otherInStore}})
+	}
+	var upstreams []*entry
+	known := plan.Upstream{}
+	for _, r := range s.caches(rec) {
+		if excluded.has(fromUpstream, r.String()) {
+			continue
+		}
+		src := upstreamSource{r.mirror, s.Deadline, rec}
+		e := &entry{source: src, name: r.String(), expected: r.expected()}
+		if len(upstreams) == 0 {
+			known = plan.Upstream{Works: r.delivers(), Expectation: src.from(e.expected, offset)}
+		}
+		upstreams = append(upstreams, e)
+	}
+	var peers []*entry
+	var holders *plan.Peers
+	if s.peers != nil && !excluded.has(fromPeers, "") {
+		src := peerSource{s.peers, s.spool, s.mayTellStrangers(rec), rec.info.NARHash}
+		estimate := src.estimate()
+		holders = &estimate
+		peers = []*entry{{source: src, expected: estimate.Expected()}}
+	}
+	p.Decision = plan.Decide(rec.info.NARSize-offset, holders, known)
+	for _, e := range upstreams {
+		e.after = p.UpstreamAfter
+	}
+	for _, e := range peers {
+		e.after = p.PeersAfter
+	}
+	if p.PeersFirst {
+		upstreams, peers = peers, upstreams
+	}
+	p.entries = slices.Concat(p.entries, upstreams, peers)
+	return p
+}
+
+// expected is what is expected of the upstream's NARs. Where none was fetched
+// yet, its narinfos tell how far away it is.
+func (r ranked) expected() plan.Expectation {
+	e := plan.Expectation{FirstByte: r.FirstByte, Rate: r.Throughput}
+	if e.FirstByte == 0 {
+		e.FirstByte = r.Latency
+	}
+	return e
+}
+
+// from is what is expected from an offset on: before that everything has to be
+// decompressed.
+func (src upstreamSource) from(e plan.Expectation, offset int64) plan.Expectation {
+	if e.Rate > 0 && src.again(offset) > 0 {
+		e.FirstByte += plan.Span(float64(offset) / e.Rate)
+	}
+	return e
+}
+
+// again is how many bytes before the offset have to come once more.
+func (src upstreamSource) again(offset int64) int64 {
+	if src.rec.upstream == src.m.String() && src.rec.info.Compression != decompress.None {
+		return offset
+	}
+	return 0
+}
+
+// estimate is what is known of those who hold the NAR.
+func (src peerSource) estimate() plan.Peers {
+	if estimator, ok := src.peers.(Estimator); ok {
+		if e := estimator.Estimate(src.hash); e.Providers > 0 {
+			return plan.Peers{
+				Providers: e.Providers, LAN: e.LAN,
+				Expectation: plan.Expectation{FirstByte: e.FirstByte, Rate: e.Rate},
+			}
+		}
+	}
+	if src.peers.Known(src.hash) {
+		return plan.Peers{Providers: 1}
+	}
+	return plan.Peers{}
+}
+
+// now is what is expected of the source by now, from an offset on, and whether
+// there is one as far as is known.
+func (e *entry) now(offset int64) (expected plan.Expectation, exists bool) {
+	expected, exists = e.expected, true
+	switch src := e.source.(type) {
+	case peerSource:
+		estimate := src.estimate()
+		expected, exists = estimate.Expected(), estimate.Providers > 0
+	case upstreamSource:
+		expected = src.from(expected, offset)
+	}
+	if e.known > 0 {
+		expected.Rate = min(cmp.Or(expected.Rate, e.known), e.known)
+	}
+	return expected, exists
+}
