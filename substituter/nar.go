@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
-	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
 
@@ -88,59 +87,26 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 	}
 }
 
-// deliver sends what the response wants, and returns the result's name.
-func (s *Server) deliver(ctx context.Context, rec *record, resp *response) string {
-	if err := s.transfers.Acquire(ctx, 1); err != nil {
-		return resultGone
-	}
-	defer s.transfers.Release(1)
-	small := resp.size <= smallNAR
-	if small {
-		if err := s.memory.Acquire(ctx, resp.size); err != nil {
-			return resultGone
-		}
-		defer s.memory.Release(resp.size)
-	}
-	p := s.reports.begin(rec, resp.want.From)
-	err := s.fetch(ctx, rec, resp, p)
-	result := resultServed
-	var client *verify.ClientError
-	switch {
-	case err == nil:
-	case ctx.Err() != nil, errors.As(err, &client):
-		result = resultGone
-	case resp.begun:
-		result = resultBroken
-	default:
-		result = resultFailed
-	}
-	s.reports.end(rec.info.NARHash, p, explain.Result(result), err)
-	if result == resultBroken || result == resultFailed {
-		s.log.Info("nar not delivered", zap.Stringer("storePath", rec.info.StorePath), zap.Bool("begun", resp.begun), zap.Error(err))
-	}
-	return result
-}
-
 // fetch fetches the NAR, and again where what gave wrong bytes can be done
 // without and the client has seen none of them.
-func (s *Server) fetch(ctx context.Context, rec *record, resp *response, p *report) error {
+func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
 	for rounds := 1; ; rounds++ {
-		b, _ := s.bans.get(rec.info.NARHash)
+		b, _ := s.bans.get(fl.rec.info.NARHash)
 		// What a client has of a small NAR was verified before it was sent.
-		if b.tainted && resp.size > smallNAR && resp.want.From > 0 {
+		if b.tainted && !fl.small() && fl.want.From > 0 {
 			return errTainted
 		}
-		err := s.fetchOnce(ctx, rec, b.excluded, resp, p)
-		if !errors.Is(err, verify.ErrMismatch) || resp.begun || rounds > maxRounds || ctx.Err() != nil {
+		err := s.fetchOnce(ctx, fl, b.excluded, p)
+		if !errors.Is(err, verify.ErrMismatch) || fl.window.begun() || rounds > maxRounds || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
 // fetchOnce fetches the NAR once, from the sources that are not excluded.
-func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded blame, resp *response, p *report) error {
-	target := verify.Target{Hash: rec.info.NARHash, Size: resp.size}
-	gate, err := s.newGate(rec, target, resp)
+func (s *Server) fetchOnce(ctx context.Context, fl *flight, excluded blame, p *report) error {
+	rec, target := fl.rec, verify.Target{Hash: fl.rec.info.NARHash, Size: fl.size}
+	gate, err := s.newGate(fl, target)
 	if err != nil {
 		return err
 	}
@@ -151,36 +117,35 @@ func (s *Server) fetchOnce(ctx context.Context, rec *record, excluded blame, res
 	}
 	switch {
 	case errors.Is(err, verify.ErrMismatch):
-		s.distrust(target, f.culprits(), resp.begun || resp.want.From > 0)
+		s.distrust(target, f.culprits(), fl.window.begun() || fl.want.From > 0)
 	case errors.Is(err, verify.ErrAddress):
 		s.refuse(rec) // whoever gave the bytes gave what the record asked for
 	}
 	return err
 }
 
-// newGate returns the gate through which a response gets its NAR. A NAR that is
-// not small goes on where the response does, unless its content address is to
+// newGate returns the gate through which a flight gets its NAR. A NAR that is
+// not small goes on where the flight does, unless its content address is to
 // be checked: that has no states to go on with, and what lies before is read
 // again.
-func (s *Server) newGate(rec *record, target verify.Target, resp *response) (*verify.Gate, error) {
-	address, err := s.proof(rec)
+func (s *Server) newGate(fl *flight, target verify.Target) (*verify.Gate, error) {
+	address, err := s.proof(fl.rec)
 	if err != nil {
 		return nil, err
 	}
-	small := resp.size <= smallNAR
-	hold := resp.size
+	hold := fl.size
 	digest := verify.NewDigest(target)
-	if !small {
+	if !fl.small() {
 		hold = holdBack
 		if address == nil {
-			digest = s.states.Resume(target, resp.want.From)
+			digest = s.states.Resume(target, fl.want.From)
 		}
 	}
-	gate := verify.NewGate(resp, digest, resp.want, hold)
+	gate := verify.NewGate(fl.window, digest, fl.want, hold)
 	if address != nil {
 		gate.Check(address)
 	}
-	if !small {
+	if !fl.small() {
 		gate.Keep(s.states)
 	}
 	return gate, nil
@@ -195,6 +160,7 @@ type response struct {
 	want    verify.Range
 	partial bool
 	begun   bool
+	sent    int64 // bytes
 }
 
 func newResponse(w http.ResponseWriter, hash nix.NARHash, size int64) *response {
@@ -228,5 +194,7 @@ func (r *response) Write(p []byte) (int, error) {
 		}
 		r.header(status)
 	}
-	return (&timedWriter{w: r.w}).Write(p)
+	n, err := (&timedWriter{w: r.w}).Write(p)
+	r.sent += int64(n)
+	return n, err
 }

@@ -13,6 +13,7 @@ import (
 type planMetrics struct {
 	decisions, joins, won *prometheus.CounterVec
 	wasted                *prometheus.CounterVec
+	shared                prometheus.Counter
 	accuracy              *prometheus.HistogramVec
 }
 
@@ -29,6 +30,10 @@ func newPlanMetrics() *planMetrics {
 			"NARs by who brought the last byte, and whether a hedge had been started.", "source", "hedged"),
 		wasted: counter("nar_p2p_plan_wasted_bytes_total",
 			"Bytes that came in vain: another source was quicker, or they had to come once more.", "source"),
+		shared: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nar_p2p_plan_shared_total",
+			Help: "Requests for NARs that were answered out of a fetch that was under way.",
+		}),
 		accuracy: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "nar_p2p_plan_real_to_expected_ratio",
 			Help:    "Real time by expected time, to the first and the last byte, where one source brought all.",
@@ -80,5 +85,5 @@ func (m *planMetrics) complete(f *fetch) {
 }
 
 func (m *planMetrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.decisions, m.joins, m.won, m.wasted, m.accuracy}
+	return []prometheus.Collector{m.decisions, m.joins, m.won, m.wasted, m.shared, m.accuracy}
 }

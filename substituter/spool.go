@@ -36,6 +36,18 @@ func (s *spool) fill(r io.Reader, digest *verify.Digest) (io.ReadCloser, error) 
 	return file, nil
 }
 
+// createUnlinked makes a file that is gone with its descriptor.
+func createUnlinked(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "nar-p2p-spool-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // spoolFile is an unlinked file: it is gone with its descriptor, even after a
 // crash.
 type spoolFile struct {
@@ -44,10 +56,7 @@ type spoolFile struct {
 }
 
 func (f *spoolFile) fill(dir string, r io.Reader, digest *verify.Digest) (err error) {
-	if f.File, err = os.CreateTemp(dir, "nar-p2p-spool-"); err != nil {
-		return err
-	}
-	if err := os.Remove(f.Name()); err != nil {
+	if f.File, err = createUnlinked(dir); err != nil {
 		return err
 	}
 	if _, err := io.CopyBuffer(io.MultiWriter(f.File, digest), r, make([]byte, pieceSize)); err != nil {

@@ -198,6 +198,7 @@ type Server struct {
 	storeAsks *semaphore.Weighted
 	refresh   chan nix.HashPart
 	ahead     *prefetcher
+	aloft     flights
 	transfers *semaphore.Weighted
 	memory    *semaphore.Weighted // bytes
 	states    *verify.Cache
@@ -224,6 +225,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		lookups:   semaphore.NewWeighted(maxLookups),
 		storeAsks: semaphore.NewWeighted(maxLookups),
 		refresh:   make(chan nix.HashPart, maxRefresh),
+		aloft:     flights{of: make(map[flightKey][]*flight)},
 		transfers: semaphore.NewWeighted(maxTransfers),
 		memory:    semaphore.NewWeighted(memoryBudget),
 		states:    verify.NewCache(),
