@@ -15,8 +15,12 @@ const measuredNAR = 1 << 20
 // health hears when they break off or end.
 type measuredBody struct {
 	io.ReadCloser
-	m     *mirror
-	ended func() error // the error of the context that ends it
+	m    *mirror
+	name string
+	// ended returns the error of the context that ends it, and late whether that
+	// was because it took too long.
+	ended func() error
+	late  func() bool
 	asked time.Time
 	whole bool        // from the first byte on
 	begun func() bool // to be called when the first byte has come
@@ -40,8 +44,12 @@ func (b *measuredBody) Read(p []byte) (int, error) {
 		return n, err
 	}
 	switch {
-	case took >= stallTime: // a stream that stalls is ended by us
+	case took >= stallTime && b.bytes > 0: // a stream that stalls is ended by us
 		b.breakOff(fmt.Sprintf("NAR: nothing in %v", took.Round(time.Second)))
+	case took >= stallTime, b.bytes == 0 && b.late():
+		b.broken = true
+		b.m.health.HungNAR(b.asked, fmt.Sprintf("NAR: nothing in %v", took.Round(time.Second)))
+		b.m.logChange()
 	case b.ended() == nil:
 		b.breakOff("NAR: " + b.m.problem(err))
 	}
@@ -61,11 +69,7 @@ func (b *measuredBody) begin() {
 
 func (b *measuredBody) breakOff(problem string) {
 	b.broken = true
-	if b.bytes == 0 {
-		b.m.health.HungNAR(b.asked, problem)
-	} else {
-		b.m.health.BrokeOff(b.asked, problem)
-	}
+	b.m.health.BrokeOff(b.asked, b.name, problem)
 	b.m.logChange()
 }
 

@@ -134,22 +134,37 @@ func (m *mirror) nar(ctx context.Context, info *narinfo.Info, offset int64) (io.
 	body, err := m.OpenNAR(ctx, info, offset)
 	if err != nil {
 		stop()
-		m.settle(ctx, askedNAR, asked, err)
+		m.settleNAR(ctx, info.URL, asked, err)
 		return nil, err
 	}
-	m.settle(ctx, askedNAR, asked, nil)
+	m.traffic.count(m, askedNAR, nil)
 	return &measuredBody{
-		ReadCloser: body, m: m, ended: func() error { return ended(ctx) }, asked: asked, whole: offset == 0, begun: stop,
+		ReadCloser: body, m: m, name: info.URL, ended: ctx.Err, late: func() bool { return late(ctx) }, asked: asked, whole: offset == 0, begun: stop,
 	}, nil
 }
 
-// ended returns the error of a context that its owner has ended, and nil for one
-// that took too long.
-func ended(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return nil
+// settleNAR draws the conclusions from a NAR that did not begin.
+func (m *mirror) settleNAR(ctx context.Context, name string, asked time.Time, err error) {
+	var status *upstream.StatusError
+	switch {
+	case late(ctx), upstream.TimedOut(err) && !upstream.Unconnected(err):
+		m.health.HungNAR(asked, fmt.Sprintf("NAR: no answer in %v", time.Since(asked).Round(time.Millisecond)))
+		m.Reconnect() // it may be the connection that is lost
+	case ctx.Err() != nil, errors.Is(err, upstream.ErrAbsent), upstream.Unconnected(err),
+		errors.As(err, &status) && status.RetryAfter > 0:
+		m.settle(ctx, askedNAR, asked, err) // it is as with all else
+		return
+	default:
+		m.health.FailedNAR(asked, name, m.problem(err))
 	}
-	return ctx.Err()
+	m.traffic.count(m, askedNAR, err)
+	m.logChange()
+	m.keep(keepEvery)
+}
+
+// late reports whether a context has ended since what it was for took too long.
+func late(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 }
 
 // settle draws the conclusions from how a question ended that was asked at this
@@ -159,7 +174,6 @@ func (m *mirror) settle(ctx context.Context, what asking, asked time.Time, err e
 	took := time.Since(asked)
 	var status *upstream.StatusError
 	switch {
-	case err == nil && what == askedNAR: // that is told by its bytes
 	case err == nil && what == askedProbe:
 		m.health.Answered(took)
 	case (err == nil || errors.Is(err, upstream.ErrAbsent)) && what == askedNarinfo:
@@ -167,19 +181,14 @@ func (m *mirror) settle(ctx context.Context, what asking, asked time.Time, err e
 		m.traffic.latency.WithLabelValues(m.String()).Observe(took.Seconds())
 	case err == nil, errors.Is(err, upstream.ErrAbsent):
 		m.health.Works()
-	case errors.Is(ended(ctx), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		return // nobody wanted to know any more
 	case upstream.Unconnected(err):
 		m.health.Down(asked, m.problem(err))
-	case what == askedNAR && (upstream.TimedOut(err) || ctx.Err() != nil):
-		m.health.HungNAR(asked, fmt.Sprintf("NAR: no answer in %v", took.Round(time.Millisecond)))
-		m.Reconnect() // it may be the connection that is lost
 	case upstream.TimedOut(err):
 		m.silent(asked)
 	case errors.As(err, &status) && status.RetryAfter > 0:
 		m.health.SentAway(asked, m.problem(err), status.RetryAfter)
-	case what == askedNAR:
-		m.health.FailedNAR(asked, m.problem(err))
 	default:
 		m.health.Failed(asked, m.problem(err))
 	}

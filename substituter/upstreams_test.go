@@ -711,7 +711,8 @@ func paced(c *cache, pause time.Duration) http.HandlerFunc {
 	}
 }
 
-// A NAR that breaks off, or stalls, is a mark against the upstream.
+// A NAR that breaks off, or stalls, is a mark against the upstream, however often
+// it is tried.
 func TestNARsThatBreakOff(t *testing.T) {
 	for name, fault := range map[string]func(http.ResponseWriter, *http.Request){"breaks": reset, "stalls": hang} {
 		t.Run(name, func(t *testing.T) {
@@ -719,24 +720,29 @@ func TestNARsThatBreakOff(t *testing.T) {
 				b := newBubble(t)
 				b.deps.Peers = nil
 				a := b.far("a", upstream.Config{})
-				p := b.path("p", small)
-				a.add(p)
+				paths := b.paths("p", "q", "r")
 				b.start()
-				b.want(p, http.StatusOK, 0)
+				for _, p := range paths {
+					a.add(p)
+					b.want(p, http.StatusOK, 0)
+				}
 				a.fail(func(w http.ResponseWriter, r *http.Request) {
-					w.Header().Set("Content-Length", fmt.Sprint(len(p.nar)))
-					_, _ = w.Write(p.nar[:1000])
+					w.Header().Set("Content-Length", fmt.Sprint(small))
+					_, _ = w.Write(make([]byte, 1000))
 					_ = http.NewResponseController(w).Flush()
 					fault(w, r)
 				})
-				for range 2 {
+				for i, p := range []*path{paths[0], paths[0], paths[1], paths[2]} {
+					if got := b.server.Stats().Upstreams[0]; got.State != "ok" && name == "breaks" {
+						t.Errorf("after %d requests: %+v", i, got)
+					}
 					if resp, _ := b.ask(p.narURL()); resp.Code != http.StatusNotFound {
 						t.Errorf("%d", resp.Code)
 					}
 				}
 				got := b.server.Stats().Upstreams[0]
 				if !got.Reachable || got.State != "narinfos only" || !strings.HasPrefix(got.Problem, "NAR: ") {
-					t.Errorf("after four tries: %+v", got)
+					t.Errorf("after three NARs: %+v", got)
 				}
 			})
 		})

@@ -40,6 +40,7 @@ type Tracker struct {
 	heard      time.Time // when it last answered, or sent a file
 	problem    string    // the last failure, since when it has not answered
 	narProblem string    // the last failure of a NAR, since when none was delivered
+	broken     string    // the name of that NAR
 }
 
 // State is what a Tracker knows. Zero values mean that nothing is known.

@@ -321,7 +321,7 @@ func TestNARsRestAlone(t *testing.T) {
 		if a, b := tracker.AdmitNAR(), tracker.AdmitNAR(); a != health.Trial || b != health.Refused {
 			t.Errorf("then NARs are %v and %v", a, b)
 		}
-		tracker.BrokeOff(time.Now(), "NAR: reset") // one is enough for a trial
+		tracker.BrokeOff(time.Now(), "a", "NAR: reset") // one is enough for a trial
 		if a := tracker.AdmitNAR(); a != health.Refused {
 			t.Errorf("after the trial: %v", a)
 		}
@@ -329,9 +329,14 @@ func TestNARsRestAlone(t *testing.T) {
 		if a := tracker.AdmitNAR(); a != health.Admitted || tracker.State().NARs != (health.Rest{}) {
 			t.Errorf("after a NAR that came: %v, %+v", a, tracker.State().NARs)
 		}
-		for range 3 {
-			tracker.FailedNAR(time.Now(), "NAR: status 500")
+		for range 10 {
+			tracker.FailedNAR(time.Now(), "a", "NAR: status 500")
 		}
+		if a := tracker.AdmitNAR(); a != health.Admitted {
+			t.Errorf("after one NAR that failed ten times: %v", a)
+		}
+		tracker.BrokeOff(time.Now(), "b", "NAR: reset")
+		tracker.FailedNAR(time.Now(), "c", "NAR: status 500")
 		data, err := tracker.Save()
 		if err != nil {
 			t.Fatal(err)

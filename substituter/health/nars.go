@@ -42,22 +42,33 @@ func (t *Tracker) Delivered(bytes int64, took time.Duration) {
 	if bytes > 0 {
 		t.throughput.add(now, float64(bytes)/max(took, leastDelivery).Seconds())
 	}
-	t.narProblem = ""
+	t.narProblem, t.broken = "", ""
 	t.nars.close()
 	t.lives(now)
 }
 
-// BrokeOff says that the NAR asked for at this time did not come to its end.
-func (t *Tracker) BrokeOff(asked time.Time, problem string) {
+// BrokeOff says that the NAR of this name, asked for at this time, did not come
+// to its end.
+func (t *Tracker) BrokeOff(asked time.Time, nar, problem string) {
 	t.failNAR(problem, func(now time.Time) {
 		t.throughput.add(now, 0)
-		t.nars.strike(now, asked)
+		t.strikeNAR(now, asked, nar)
 	})
 }
 
-// FailedNAR says that the NAR asked for at this time did not even begin.
-func (t *Tracker) FailedNAR(asked time.Time, problem string) {
-	t.failNAR(problem, func(now time.Time) { t.nars.strike(now, asked) })
+// FailedNAR says that the NAR of this name, asked for at this time, did not even
+// begin.
+func (t *Tracker) FailedNAR(asked time.Time, nar, problem string) {
+	t.failNAR(problem, func(now time.Time) { t.strikeNAR(now, asked, nar) })
+}
+
+// strikeNAR counts a failure. One file that is broken for good is no outage,
+// however often it is asked for.
+func (t *Tracker) strikeNAR(now, asked time.Time, nar string) {
+	if nar != t.broken || t.nars.open() {
+		t.nars.strike(now, asked)
+	}
+	t.broken = nar
 }
 
 // HungNAR says that nothing came of the NAR asked for at this time for so long
