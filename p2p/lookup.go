@@ -40,6 +40,15 @@ func (n *Node) Known(h nix.NARHash) bool {
 	return l != nil && l.finder.Known(h)
 }
 
+// Estimate says what to expect of the peers that are known to hold the NAR. It
+// asks nobody.
+func (n *Node) Estimate(h nix.NARHash) swarm.Estimate {
+	if l := n.live.Load(); l != nil {
+		return l.swarm.Estimate(h)
+	}
+	return swarm.Estimate{}
+}
+
 // Open fetches a NAR from peers.
 func (n *Node) Open(ctx context.Context, want swarm.Want) (*swarm.Transfer, error) {
 	l := n.live.Load()

@@ -216,7 +216,7 @@ func (n *Node) start() (*live, error) {
 		locateCfg.DHT = l.router
 	}
 	l.finder = locate.New(locateCfg, n.log)
-	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{Trusted: n.trusted}, n.log)
+	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{Trusted: n.trusted, LAN: narhost.IsLAN}, n.log)
 	return l, nil
 }
 

@@ -65,6 +65,30 @@ func (f *Finder) Known(h nix.NARHash) bool {
 	return false
 }
 
+// Holders returns the peers that are known to hold the NAR and may still be
+// there, the best first. Nobody is asked.
+func (f *Finder) Holders(h nix.NARHash) (peers []peer.ID) {
+	for _, known := range f.remembered(h) {
+		if !slices.Contains(peers, known.peer) && f.cfg.Usable(known.peer) && !f.cfg.Ledger.Dead(known.peer) {
+			peers = append(peers, known.peer)
+		}
+	}
+	return peers
+}
+
+// remembered returns the holders that are known, the best first.
+func (f *Finder) remembered(h nix.NARHash) (holders []holder) {
+	f.mu.Lock()
+	for _, strangers := range []bool{true, false} {
+		if e, ok := f.entries.Peek(narKey(h, strangers)); ok && !f.stale(e) {
+			holders = append(holders, e.holders...)
+		}
+	}
+	f.mu.Unlock()
+	f.sort(holders)
+	return holders
+}
+
 // Forget takes note that a peer does not hold the NAR after all.
 func (f *Finder) Forget(h nix.NARHash, p peer.ID) {
 	f.mu.Lock()

@@ -32,6 +32,13 @@ func TestWhoIsFoundLaterIsAskedAboutWhatWasNotFound(t *testing.T) {
 			w.t.Error("not found although a peer is known that holds both")
 		}
 		w.wantTraffic([]question{{"c", 2}}, 2)
+		if diff := gocmp.Diff([]peer.ID{"c"}, w.f.Holders(hash(1))); diff != "" {
+			w.t.Errorf("Holders() (-want +got)\n%s", diff)
+		}
+		w.ledger.Failed("c")
+		if got := w.f.Holders(hash(1)); got != nil {
+			w.t.Errorf("Holders() = %v, of which none can be reached", got)
+		}
 	})
 }
 

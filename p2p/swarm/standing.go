@@ -50,6 +50,48 @@ type record struct {
 	at      time.Time
 	// failure is when a failure last counted.
 	failure time.Time
+	// pace is how the peer delivered of late.
+	pace pace
+}
+
+// pace is how a peer delivers.
+type pace struct {
+	// rate is in bytes a second, firstByte the time from the wish for a NAR to the
+	// first verified bytes of it. 0 is not known.
+	rate      float64
+	firstByte time.Duration
+}
+
+// paceWeight is the weight of one more NAR among those before: lines change, and
+// the time of one NAR says little.
+const paceWeight = 0.25
+
+// delivered notes how the peer delivered a NAR; 0 is not known.
+func (s *Standing) delivered(p peer.ID, latest pace) {
+	s.change(p, func(r *record) {
+		r.pace.rate = smooth(r.pace.rate, latest.rate)
+		r.pace.firstByte = smooth(r.pace.firstByte, latest.firstByte)
+	})
+}
+
+// smooth returns the average that has been so far with the latest value in it.
+func smooth[T float64 | time.Duration](average, latest T) T {
+	switch {
+	case latest == 0:
+		return average
+	case average == 0:
+		return latest
+	default:
+		return average + T(paceWeight*float64(latest-average))
+	}
+}
+
+// pace returns how the peer delivers.
+func (s *Standing) pace(p peer.ID) pace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, _ := s.peers.Peek(p)
+	return r.pace
 }
 
 // NewStanding returns the standing of peers that nothing is known of.

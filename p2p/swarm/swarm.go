@@ -26,6 +26,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
@@ -51,6 +52,9 @@ type Finder interface {
 	// found. It ends when all are, or when ctx ends. Unless strangers is set,
 	// nobody but trusted peers is named, or asked.
 	Providers(ctx context.Context, hash nix.NARHash, strangers bool) iter.Seq[peer.AddrInfo]
+	// Holders returns the providers that are known now, the best first, and asks
+	// nobody.
+	Holders(hash nix.NARHash) []peer.ID
 	// Forget tells that the peer does not provide the NAR after all.
 	Forget(hash nix.NARHash, p peer.ID)
 }
@@ -72,6 +76,9 @@ type Config struct {
 	// direct connection, is believed beforehand: it is allow-listed, a member of
 	// a private network or on the same LAN. Nil trusts nobody.
 	Trusted func(p peer.ID, addr ma.Multiaddr) bool
+	// LAN reports whether an address is one of the local network. Nil: those are
+	// that nobody can be reached at from elsewhere.
+	LAN func(addr ma.Multiaddr) bool
 }
 
 // Swarm fetches NARs from peers. It is safe for concurrent use.
@@ -88,6 +95,9 @@ type Swarm struct {
 func New(client *exchange.Client, finder Finder, standing *Standing, cfg Config, log *zap.Logger) *Swarm {
 	if cfg.Trusted == nil {
 		cfg.Trusted = func(peer.ID, ma.Multiaddr) bool { return false }
+	}
+	if cfg.LAN == nil {
+		cfg.LAN = manet.IsPrivateAddr
 	}
 	return &Swarm{
 		client:   client,

@@ -42,6 +42,14 @@ func (f *finder) Providers(context.Context, nix.NARHash, bool) iter.Seq[peer.Add
 	return slices.Values(f.providers)
 }
 
+func (f *finder) Holders(nix.NARHash) []peer.ID {
+	var peers []peer.ID
+	for _, p := range f.providers {
+		peers = append(peers, p.ID)
+	}
+	return peers
+}
+
 func (f *finder) Forget(_ nix.NARHash, p peer.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -364,6 +372,26 @@ func TestVotes(t *testing.T) {
 				t.Errorf("Earned() = %t by the votes of %s", !tt.earned, tt.name)
 			}
 		})
+	}
+}
+
+// TestEstimate asks what to expect before a transfer and after it.
+func TestEstimate(t *testing.T) {
+	nar := exchangetest.Bytes(1, 3<<20)
+	shelf, hash := shelve(nar)
+	l := newLab(t, exchange.ClientConfig{}, provide(t, shelf, exchange.ServerConfig{}), provide(t, shelf, exchange.ServerConfig{}))
+	if diff := cmp.Diff(swarm.Estimate{Providers: 2, LAN: true}, l.Estimate(hash)); diff != "" {
+		t.Errorf("before (-want +got)\n%s", diff)
+	}
+	tr := l.open(t, hash, len(nar))
+	if _, err := io.Copy(io.Discard, tr); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e := l.Estimate(hash); e.Rate <= 0 || e.FirstByte <= 0 {
+		t.Errorf("Estimate() after a transfer = %+v, want a rate and a time", e)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
@@ -137,8 +138,8 @@ func (t *Transfer) Sources() []Source {
 	t.window.mu.Lock()
 	defer t.window.mu.Unlock()
 	sources := make([]Source, 0, len(t.window.sources))
-	for p, n := range t.window.sources {
-		sources = append(sources, Source{Peer: p.String(), Bytes: n})
+	for p, s := range t.window.sources {
+		sources = append(sources, Source{Peer: p.String(), Bytes: s.bytes})
 	}
 	slices.SortFunc(sources, func(a, b Source) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Peer, b.Peer))
@@ -179,8 +180,26 @@ func (t *Transfer) fetch(ctx context.Context) error {
 	return failure
 }
 
-// from fetches what is missing from one provider.
+// from fetches what is missing from one provider, and notes how that goes.
 func (t *Transfer) from(ctx context.Context, p peer.ID) error {
+	begun := time.Now()
+	err := t.attempt(ctx, p)
+	if bytes, first := t.window.received(p); bytes > 0 {
+		latest := pace{firstByte: first.Sub(begun)}
+		if took := time.Since(first); bytes >= leastMeasured {
+			latest.rate = float64(bytes) / took.Seconds()
+		}
+		t.swarm.standing.delivered(p, latest)
+	}
+	return err
+}
+
+// leastMeasured is how many bytes must have come for their rate to be one of
+// the line.
+const leastMeasured = 1 << 20
+
+// attempt fetches what is missing from one provider.
+func (t *Transfer) attempt(ctx context.Context, p peer.ID) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// All sessions end with the first failure.

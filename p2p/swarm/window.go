@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -57,14 +58,20 @@ type window struct {
 	read int64
 	// started says that a chunk was verified.
 	started bool
-	sources map[peer.ID]int64
+	sources map[peer.ID]*source
 	// err is why there will be no more bytes; closed that none is wanted.
 	err    error
 	closed bool
 }
 
+// source is what a peer has sent: how many verified bytes, and when the first.
+type source struct {
+	bytes int64
+	first time.Time
+}
+
 func newWindow(b *budget, want Want) *window {
-	w := &window{budget: b, first: want.Offset, size: want.Size, read: want.Offset, sources: make(map[peer.ID]int64)}
+	w := &window{budget: b, first: want.Offset, size: want.Size, read: want.Offset, sources: make(map[peer.ID]*source)}
 	w.changed = sync.NewCond(&w.mu)
 	return w
 }
@@ -171,8 +178,21 @@ func (w *window) deliver(r *run, from peer.ID) {
 	r.verified++
 	r.filled += n
 	w.started = true
-	w.sources[from] += int64(n)
+	if w.sources[from] == nil {
+		w.sources[from] = &source{first: time.Now()}
+	}
+	w.sources[from].bytes += int64(n)
 	w.changed.Broadcast()
+}
+
+// received returns how many verified bytes a peer has sent, and when it began.
+func (w *window) received(from peer.ID) (bytes int64, first time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := w.sources[from]; s != nil {
+		return s.bytes, s.first
+	}
+	return 0, time.Time{}
 }
 
 // abandon takes all runs from an owner that has stopped.
