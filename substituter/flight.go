@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
@@ -111,10 +112,10 @@ func (s *Server) fly(ctx context.Context, fl *flight) {
 		return // no client is left
 	}
 	defer s.transfers.Release(1)
-	if err := s.memory.Acquire(ctx, memory); err != nil {
+	if err := s.memory.Acquire(ctx, budget.Held, memory); err != nil {
 		return
 	}
-	defer s.memory.Release(memory)
+	defer s.memory.Release(budget.Held, memory)
 	p := s.reports.begin(fl.rec, fl.want.From)
 	err := s.fetch(ctx, fl, p)
 	fl.window.end(err)

@@ -16,6 +16,7 @@
 package substituter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -46,8 +48,6 @@ const (
 	// smallNAR is the size in bytes up to which a NAR is verified whole in
 	// memory before its first byte goes out.
 	smallNAR = 16 << 20
-	// memoryBudget is for all small NARs being delivered, in bytes.
-	memoryBudget = 256 << 20
 	// maxTransfers bounds the NARs delivered at once. Nix asks for 16.
 	maxTransfers = 64
 	// maxLookups bounds the searches for records at once, and the questions to
@@ -171,6 +171,9 @@ type Deps struct {
 	Shared func(context.Context, nix.StorePath) error
 	// Metrics is nil where none are wanted.
 	Metrics prometheus.Registerer
+	// Memory is what small NARs are held in until they are verified; nil means
+	// one of their own, of 256 MiB.
+	Memory *budget.Budget
 }
 
 // Server is the binary cache. Its handler works without Run, but old records
@@ -200,7 +203,7 @@ type Server struct {
 	ahead     *prefetcher
 	aloft     flights
 	transfers *semaphore.Weighted
-	memory    *semaphore.Weighted // bytes
+	memory    *budget.Budget
 	states    *verify.Cache
 	spool     *spool
 	bans      *expiring[nix.NARHash, ban]
@@ -227,7 +230,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		refresh:   make(chan nix.HashPart, maxRefresh),
 		aloft:     flights{of: make(map[flightKey][]*flight)},
 		transfers: semaphore.NewWeighted(maxTransfers),
-		memory:    semaphore.NewWeighted(memoryBudget),
+		memory:    cmp.Or(deps.Memory, budget.New(0)),
 		states:    verify.NewCache(),
 		bans:      newExpiring[nix.NARHash, ban](maxRemembered),
 		tasks:     newTasks(),

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
@@ -44,6 +45,8 @@ type daemon struct {
 	node        *p2p.Node
 	substituter *substituter.Server
 	metrics     *prometheus.Registry
+	// memory is that of all NARs on their way.
+	memory *budget.Budget
 
 	// closers undo what was opened, last first.
 	closers []func() error
@@ -52,7 +55,10 @@ type daemon struct {
 // runDaemon runs the node until ctx ends, and calls stopping when it begins to
 // drain.
 func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, log *zap.Logger) error {
-	d := &daemon{cfg: cfg, log: log, started: time.Now(), metrics: prometheus.NewRegistry()}
+	d := &daemon{
+		cfg: cfg, log: log, started: time.Now(), metrics: prometheus.NewRegistry(), memory: budget.New(cfg.Fetch.Memory),
+	}
+	d.metrics.MustRegister(d.memory)
 	err := d.open(ctx)
 	if err == nil {
 		err = d.run(ctx, stopping)
@@ -166,6 +172,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Askable:   d.policy.Askable,
 		Shared:    d.shared,
 		Metrics:   d.metrics,
+		Memory:    d.memory,
 	}
 	if d.store.kind != config.StoreNone {
 		deps.Store = d.store

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 )
 
 // Profile says how much of the network the node takes part in.
@@ -81,6 +83,7 @@ type Config struct {
 	Share       Share
 	Trust       Trust
 	Upstreams   []Upstream
+	Fetch       Fetch
 	Control     Control
 
 	// File is the TOML file that was read, or "".
@@ -165,6 +168,12 @@ type Upstream struct {
 // tells Nix.
 const upstreamPriority = 40
 
+// Fetch says what fetching may cost.
+type Fetch struct {
+	// Memory is for all NARs on their way, in bytes.
+	Memory int64
+}
+
 // Control is the socket that p2pctl talks to.
 type Control struct {
 	Socket string
@@ -187,6 +196,7 @@ func defaults() *Config {
 		Share:     Share{PublicKeys: []string{CacheNixOSKey}},
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
 		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
+		Fetch:     Fetch{Memory: budget.Default},
 	}
 }
 
@@ -211,7 +221,7 @@ func (c *Config) finish(env environment) error {
 	if err := checkSocket(c.Control.Socket); err != nil {
 		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
 	}
-	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust())
+	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust(), c.checkFetch())
 }
 
 func (c *Config) checkNetwork() error {
@@ -298,6 +308,17 @@ func (c *Config) checkTrust() error {
 	slices.Sort(keys)
 	if n := len(slices.Compact(keys)); c.Trust.Threshold > n {
 		return fmt.Errorf("trust.threshold: %d signatures are wanted, but only %d keys are trusted", c.Trust.Threshold, n)
+	}
+	return nil
+}
+
+// minMemory is what transfers need of fetch.memory to get on: a few NARs that are
+// held whole, of 16 MiB at most.
+const minMemory = 64 << 20
+
+func (c *Config) checkFetch() error {
+	if c.Fetch.Memory < minMemory {
+		return fmt.Errorf("fetch.memory: %s is not enough: at least %s are needed", formatSize(c.Fetch.Memory), formatSize(minMemory))
 	}
 	return nil
 }

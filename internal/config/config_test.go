@@ -55,6 +55,7 @@ func TestDefaults(t *testing.T) {
 		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}},
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
+		Fetch:     config.Fetch{Memory: 256 << 20},
 		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -116,6 +117,8 @@ url = "http://127.0.0.1:10"
 token_file = "/run/token"
 [[upstream]]
 url = "https://cache.nixos.org"
+[fetch]
+memory = "100MiB"
 [control]
 socket = "/run/x/y.sock"
 `
@@ -159,6 +162,7 @@ socket = "/run/x/y.sock"
 			{URL: "http://127.0.0.1:10", Priority: 40, TokenFile: "/run/token"},
 			{URL: "https://cache.nixos.org", Priority: 40},
 		},
+		Fetch:   config.Fetch{Memory: 100 << 20},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
 	}
@@ -284,6 +288,7 @@ func TestErrors(t *testing.T) {
 		"upstream filter":     {file: "[[upstream]]\nurl = 'http://x.example'\nexclude = ['[a']", want: `exclude: "[a": is not a pattern`},
 		"long socket path":    {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
 		"long default socket": {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
+		"little memory":       {args: []string{"--fetch-memory=63MiB"}, want: `fetch.memory: 63MiB is not enough: at least 64MiB are needed`},
 		"no home":             {environ: []string{"HOME="}, want: "state_dir: neither"},
 	}
 	for name, tt := range tests {

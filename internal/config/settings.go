@@ -206,6 +206,11 @@ func settings(c *Config) []setting {
 			doc: "The HTTP binary caches to ask. In the file each is a table `[[upstream]]`, see below; elsewhere a list of URLs.",
 		},
 		{
+			name: "fetch.memory", value: size(&c.Fetch.Memory),
+			doc: "How much memory NARs on their way may take, all together: what is held until it is verified, and what has come from peers ahead of its turn. At least `64MiB`. " +
+				"`nar_p2p_memory_used_bytes` in the metrics says what they take. Connections take theirs beside that.",
+		},
+		{
 			name: "control.socket", value: text(&c.Control.Socket, checkSocket),
 			doc:   "The unix socket for `p2pctl`.",
 			unset: "`$RUNTIME_DIRECTORY/control.sock`, else `$XDG_RUNTIME_DIR/nar-p2p/control.sock`, else `/run/nar-p2p/control.sock` for root, else `control.sock` in `state_dir`",

@@ -227,11 +227,21 @@ func parseSize(s string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
+// formatSize is the reverse of parseSize, in the largest unit that is exact.
+func formatSize(n int64) string {
+	for i, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if shift := 40 - 10*i; n>>shift<<shift == n {
+			return strconv.FormatInt(n>>shift, 10) + unit
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
 func (z sizeValue) texts() []string {
 	if *z.field == 0 {
 		return nil
 	}
-	return []string{strconv.FormatInt(*z.field, 10)}
+	return []string{formatSize(*z.field)}
 }
 
 func (z sizeValue) kind() string { return "size" }
