@@ -2,6 +2,7 @@ package swarm_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
@@ -61,48 +63,63 @@ func (f *freshKeeper) renew() {
 	f.Keeper = manifests.New(f.db.Bucket(fmt.Sprint("manifests", f.made)), zap.NewNop())
 }
 
-// plantCatalog returns a running catalog of a tree.
-func plantCatalog(b *testing.B, files int) (*share.Catalog, *narstore.PathInfo, *freshKeeper) {
-	b.Helper()
-	db, err := state.Open(b.TempDir(), zap.NewNop())
+// catalogOf returns a running catalog of the tree at root, said to have this
+// hash.
+func catalogOf(tb testing.TB, root string, hash nix.NARHash) (*share.Catalog, *freshKeeper) {
+	tb.Helper()
+	db, err := state.Open(tb.TempDir(), zap.NewNop())
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(func() { _ = db.Close() })
+	tb.Cleanup(func() { _ = db.Close() })
 	key, err := narinfo.GenerateSecretKey("test-1")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	path, err := nix.NewStorePath(nix.HashPart{1}, "tree")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	root, size := plant(b, files)
-	// The hash is not the NAR's, which shows at its end: nobody waits for that.
-	info := &narstore.PathInfo{Path: path, NARHash: nix.NARHash{1}, NARSize: size}
+	info := &narstore.PathInfo{Path: path, NARHash: hash, NARSize: sizeOf(tb, root)}
 	info.Signatures = []narinfo.Signature{key.Sign(info.Narinfo().Fingerprint())}
 	keeper := &freshKeeper{db: db}
 	keeper.renew()
 	policy := &share.Policy{Keys: []narinfo.PublicKey{key.Public()}}
 	catalog := share.New(&treeStore{root, info}, policy, keeper, db.Bucket("marks"), zap.NewNop())
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = catalog.Run(ctx)
-	}()
-	b.Cleanup(func() {
+	var running errgroup.Group
+	running.Go(func() error { return catalog.Run(ctx) })
+	tb.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := running.Wait(); !errors.Is(err, context.Canceled) {
+			tb.Errorf("Run() = %v", err)
+		}
 	})
-	for catalog.Len() == 0 {
-		time.Sleep(time.Millisecond)
+	settled := errors.New("settled")
+	err = catalog.Follow(ctx, func(c share.Change) error {
+		if c.Settled {
+			return settled
+		}
+		return nil
+	})
+	if !errors.Is(err, settled) {
+		tb.Fatal(err)
 	}
-	return catalog, info, keeper
+	return catalog, keeper
+}
+
+func sizeOf(tb testing.TB, root string) int64 {
+	tb.Helper()
+	tree, err := nar.Open(tb.Context(), root)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer tree.Close()
+	return tree.Size()
 }
 
 // plant makes a tree of files of 1 GiB in all.
-func plant(b *testing.B, files int) (root string, size int64) {
+func plant(b *testing.B, files int) (root string) {
 	b.Helper()
 	root = filepath.Join(b.TempDir(), "tree")
 	const perDir = 100
@@ -117,12 +134,7 @@ func plant(b *testing.B, files int) (root string, size int64) {
 			b.Fatal(err)
 		}
 	}
-	tree, err := nar.Open(b.Context(), root)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer tree.Close()
-	return root, tree.Size()
+	return root
 }
 
 // BenchmarkFirstByte asks a provider in good standing for a NAR of 1 GiB whose
@@ -130,7 +142,9 @@ func plant(b *testing.B, files int) (root string, size int64) {
 func BenchmarkFirstByte(b *testing.B) {
 	for _, files := range []int{1, 50_000} {
 		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
-			catalog, info, keeper := plantCatalog(b, files)
+			root := plant(b, files)
+			want := swarm.Want{Hash: nix.NARHash{1}, Size: sizeOf(b, root)} // not its hash, which would show at the end
+			catalog, keeper := catalogOf(b, root, want.Hash)
 			provider := exchangetest.NewHost(b)
 			server := exchange.NewServer(provider, catalog, exchange.ServerConfig{}, zap.NewNop())
 			exchangetest.Run(b, provider, server, exchange.Protocols("")[2])
@@ -142,7 +156,7 @@ func BenchmarkFirstByte(b *testing.B) {
 			var worst time.Duration
 			for b.Loop() {
 				start := time.Now()
-				tr, err := s.Open(b.Context(), swarm.Want{Hash: info.NARHash, Size: info.NARSize})
+				tr, err := s.Open(b.Context(), want)
 				if err != nil {
 					b.Fatal(err)
 				}
