@@ -23,7 +23,9 @@ const (
 
 // line is the way to one peer, as far as it decides whether compression pays
 // off: it does where the line is slower than the compressor. The line is judged
-// by how long writes take, which the peer's reading enters into.
+// by the time that a session spends in writes and in waiting for the next
+// request: a client that asks for little ahead keeps no buffer full, but asks for
+// more only as it receives. How fast it reads enters into that.
 type line struct {
 	mu sync.Mutex
 	// slow says that compression pays off.
@@ -44,7 +46,8 @@ func (l *line) isSlow() bool {
 	return l.slow
 }
 
-// wrote notes a write of n bytes of which none was compressed.
+// wrote notes n bytes that went out, none of them compressed, and for how long
+// the line held them up.
 func (l *line) wrote(n int, took time.Duration, compressor float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,8 +62,9 @@ func (l *line) wrote(n int, took time.Duration, compressor float64) {
 	}
 }
 
-// compressed notes a write of what was n bytes before it was compressed. Where
-// the line took less time than that it may have become fast, and is tried.
+// compressed notes what was n bytes before it was compressed, and for how long
+// the line held it up. Where that is less than compressing took it may have
+// become fast, and is tried.
 func (l *line) compressed(n int, compressing, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

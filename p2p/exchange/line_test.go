@@ -34,20 +34,33 @@ func (w *wire) write(n int) time.Duration {
 	return took
 }
 
-// upload sends a NAR over a line as a session does, and returns how much of it
-// went out compressed. Compressed, it is a third.
-func upload(l *line, w *wire, size int) (compressed int) {
+// await returns how long it takes until no more than ahead bytes are under way,
+// when a client asks for more.
+func (w *wire) await(ahead float64) time.Duration {
+	if w.filled <= ahead {
+		return 0
+	}
+	wait := time.Duration((w.filled - ahead) / w.perSecond * float64(time.Second))
+	w.pass(wait)
+	return wait
+}
+
+// upload sends a NAR over a line as a session does, to a client that asks for so
+// many bytes ahead, and returns how much of it went out compressed. Compressed,
+// it is a third.
+func upload(l *line, w *wire, size int, ahead float64) (compressed int) {
 	const piece = 128 << 10
 	const compressor = 276_000_000
 	for range size / piece {
+		took := w.await(ahead)
 		if !l.isSlow() {
-			l.wrote(piece, w.write(piece), compressor)
+			l.wrote(piece, took+w.write(piece), compressor)
 			continue
 		}
 		compressed += piece
 		const compressing = time.Second * piece / compressor
 		w.pass(compressing)
-		l.compressed(piece, compressing, w.write(piece/3))
+		l.compressed(piece, compressing, took+w.write(piece/3))
 	}
 	return compressed
 }
@@ -71,9 +84,11 @@ func TestLine(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			const size = 1 << 30
-			got := float64(upload(newLine(tt.slow), &wire{perSecond: tt.perSecond, buffer: buffer}, size)) / size
-			if got < tt.least || got > tt.most {
-				t.Errorf("%.3f of the bytes went out compressed, want %.2f to %.2f", got, tt.least, tt.most)
+			for _, ahead := range []float64{1 << 20, 64 << 20} { // less than the buffer, and more
+				got := float64(upload(newLine(tt.slow), &wire{perSecond: tt.perSecond, buffer: buffer}, size, ahead)) / size
+				if got < tt.least || got > tt.most {
+					t.Errorf("%.0f bytes ahead: %.3f of the bytes went out compressed, want %.2f to %.2f", ahead, got, tt.least, tt.most)
+				}
 			}
 		})
 	}
@@ -83,13 +98,13 @@ func TestLine(t *testing.T) {
 func TestLineChanges(t *testing.T) {
 	l := newLine(true)
 	w := &wire{perSecond: 6.25e6, buffer: 4 << 20}
-	upload(l, w, 64<<20)
+	upload(l, w, 64<<20, 8<<20)
 	w.perSecond = 1e9
-	if got := upload(l, w, 256<<20); got > 64<<20 {
+	if got := upload(l, w, 256<<20, 8<<20); got > 64<<20 {
 		t.Errorf("%d bytes went out compressed over a line that had become fast", got)
 	}
 	w.perSecond = 6.25e6
-	if got := upload(l, w, 256<<20); got < 200<<20 {
+	if got := upload(l, w, 256<<20, 8<<20); got < 200<<20 {
 		t.Errorf("%d bytes went out compressed over a line that had become slow", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -21,6 +22,10 @@ import (
 // write and one chunk, and two chunks to compress.
 const sessionMemory = writeSize + 3*chunk.MaxLength
 
+// maxWait is how much of the wait for a run counts at most as the line's
+// slowness: a client may have reasons of its own.
+const maxWait = time.Second
+
 // shownNAR is the server's side of one session. Requests are answered one
 // after the other; those that wait do so in the stream's receive window, which
 // bounds them.
@@ -34,6 +39,8 @@ type shownNAR struct {
 	zstd  bool
 	line  *line
 	yield yield
+	// waited is for how long the run being answered was waited for.
+	waited time.Duration
 	// nar is nil until the first run: a manifest may need no look at the files.
 	nar narstore.NAR
 }
@@ -72,6 +79,7 @@ func (n *shownNAR) serve(ctx context.Context) error {
 	timeout := n.cfg.RequestTimeout
 	for first := true; ; first = false {
 		var req wirepb.NARRequest
+		before := time.Now()
 		if err := n.awaitRequest(n.call, &req, maxNARRequest, timeout); err != nil {
 			return err
 		}
@@ -88,6 +96,9 @@ func (n *shownNAR) serve(ctx context.Context) error {
 		case *wirepb.NARRequest_GetManifest:
 			more, err = n.manifest(ctx)
 		case *wirepb.NARRequest_Run:
+			if n.nar != nil { // the client had runs to ask for before
+				n.waited = min(time.Since(before), maxWait)
+			}
 			more, err = n.run(ctx, r.Run)
 		default:
 			return fmt.Errorf("%w: unknown request", ErrProtocol)

@@ -102,17 +102,20 @@ type batch struct {
 	compressing time.Duration
 }
 
-// flush writes a batch, and learns from how long that takes.
+// flush writes a batch, and learns from how long that and the wait for the run
+// have taken.
 func (n *shownNAR) flush(b *batch) error {
 	if err := n.out.flush(); err != nil {
 		return err
 	}
 	n.counters.raw.Add(int64(b.raw))
 	n.counters.zstd.Add(int64(b.zstd))
+	took := n.out.writing + n.waited
+	n.waited = 0
 	if b.zstd > 0 {
-		n.line.compressed(b.tried, b.compressing, n.out.writing)
+		n.line.compressed(b.tried, b.compressing, took)
 	} else if b.raw > 0 {
-		n.line.wrote(b.raw, n.out.writing, n.compressor.perSecond())
+		n.line.wrote(b.raw, took, n.compressor.perSecond())
 	}
 	*b = batch{}
 	return nil
