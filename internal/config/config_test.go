@@ -97,6 +97,7 @@ peers = ["/dns4/example.org/udp/8461/quic-v1/p2p/` + peerID + `"]
 allow = ["` + peerID + `"]
 allow_file = "/etc/nar-p2p/allow"
 psk_file = "/run/secrets/psk"
+upload_limit = "10MiB/s"
 [share]
 public_keys = []
 exclude = ["linux-*"]
@@ -145,12 +146,13 @@ socket = "/run/x/y.sock"
 			Listen: "[::1]:0", Priority: 10, Deadline: 1500 * time.Millisecond, Hosts: []string{"cache.lan"}, MaxRecords: 2000, RacePeers: true,
 		},
 		P2P: config.P2P{
-			Listen:    []string{"/ip4/127.0.0.1/tcp/0"},
-			Bootstrap: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
-			Peers:     []string{"/dns4/example.org/udp/8461/quic-v1/p2p/" + peerID},
-			Allow:     []string{peerID},
-			AllowFile: "/etc/nar-p2p/allow",
-			PSKFile:   "/run/secrets/psk",
+			Listen:      []string{"/ip4/127.0.0.1/tcp/0"},
+			Bootstrap:   []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
+			Peers:       []string{"/dns4/example.org/udp/8461/quic-v1/p2p/" + peerID},
+			Allow:       []string{peerID},
+			AllowFile:   "/etc/nar-p2p/allow",
+			PSKFile:     "/run/secrets/psk",
+			UploadLimit: 10 << 20,
 		},
 		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20},
 		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
@@ -256,6 +258,8 @@ func TestErrors(t *testing.T) {
 		"private without network": {args: []string{"--profile=private"}, want: `"private" needs a named network`},
 		"public with network":     {args: []string{"--profile=public", "--network=team"}, want: `network is "team"`},
 		"store dir":               {args: []string{"--store-dir=/gnu/store"}, want: `--store-dir: "/gnu/store": must be /nix/store, because signatures are made over it`},
+		"rate without its time":   {args: []string{"--p2p-upload-limit=10MiB"}, want: `--p2p-upload-limit: "10MiB": is neither a rate such as "10MiB/s" nor "none"`},
+		"rate of nothing":         {args: []string{"--p2p-upload-limit=10KiB/s"}, want: `"10KiB/s": is less than 64KiB/s`},
 		"relative path":           {args: []string{"--store-root=mnt"}, want: `--store-root: "mnt": is not an absolute path`},
 		"cache without directory": {args: []string{"--store-kind=cache"}, want: `store.kind: "cache" needs store.cache`},
 		"directory without cache": {args: []string{"--store-kind=nix", "--store-cache=/c"}, want: `store.cache: is set, but store.kind is "nix"`},
