@@ -25,6 +25,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
@@ -93,6 +94,11 @@ type Config struct {
 	Infrastructure bool
 	// Datastore gives the persistent datastore of a namespace.
 	Datastore func(namespace string) ds.Batching
+	// Memory is what NARs on their way take their room from; nil is one of their
+	// own. Window bounds how far one of them may be ahead of who reads it, in
+	// bytes; 0 is 32 MiB.
+	Memory *budget.Budget
+	Window int64
 	// UserAgent is told to every peer.
 	UserAgent string
 	// Registerer receives metrics. Nil: none are made.

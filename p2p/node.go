@@ -216,7 +216,9 @@ func (n *Node) start() (*live, error) {
 		locateCfg.DHT = l.router
 	}
 	l.finder = locate.New(locateCfg, n.log)
-	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{Trusted: n.trusted, LAN: narhost.IsLAN}, n.log)
+	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{
+		Trusted: n.trusted, LAN: narhost.IsLAN, Memory: cfg.Memory, Window: cfg.Window, Registerer: cfg.Registerer,
+	}, n.log)
 	return l, nil
 }
 

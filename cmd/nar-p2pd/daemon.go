@@ -153,6 +153,7 @@ func (d *daemon) openNode(context.Context) (err error) {
 	}
 	cfg, err := nodeConfig(d.cfg, d.db, d.metrics)
 	if err == nil {
+		cfg.Memory, cfg.Window = d.memory, d.cfg.Fetch.Window
 		d.node, err = p2p.New(*cfg, d.catalog, d.log)
 	}
 	return err

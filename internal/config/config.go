@@ -170,8 +170,9 @@ const upstreamPriority = 40
 
 // Fetch says what fetching may cost.
 type Fetch struct {
-	// Memory is for all NARs on their way, in bytes.
+	// Memory is for all NARs on their way, Window for one from peers, in bytes.
 	Memory int64
+	Window int64
 }
 
 // Control is the socket that p2pctl talks to.
@@ -196,7 +197,7 @@ func defaults() *Config {
 		Share:     Share{PublicKeys: []string{CacheNixOSKey}},
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
 		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
-		Fetch:     Fetch{Memory: budget.Default},
+		Fetch:     Fetch{Memory: budget.Default, Window: 32 << 20},
 	}
 }
 
@@ -313,12 +314,20 @@ func (c *Config) checkTrust() error {
 }
 
 // minMemory is what transfers need of fetch.memory to get on: a few NARs that are
-// held whole, of 16 MiB at most.
-const minMemory = 64 << 20
+// held whole, of 16 MiB at most. minWindow has room for some chunks from each of
+// several peers.
+const (
+	minMemory = 64 << 20
+	minWindow = 4 << 20
+)
 
 func (c *Config) checkFetch() error {
-	if c.Fetch.Memory < minMemory {
-		return fmt.Errorf("fetch.memory: %s is not enough: at least %s are needed", formatSize(c.Fetch.Memory), formatSize(minMemory))
+	f := &c.Fetch
+	switch {
+	case f.Memory < minMemory:
+		return fmt.Errorf("fetch.memory: %s is not enough: at least %s are needed", formatSize(f.Memory), formatSize(minMemory))
+	case f.Window < minWindow || f.Window > f.Memory:
+		return fmt.Errorf("fetch.window: %s is not between %s and fetch.memory", formatSize(f.Window), formatSize(minWindow))
 	}
 	return nil
 }

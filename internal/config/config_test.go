@@ -55,7 +55,7 @@ func TestDefaults(t *testing.T) {
 		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}},
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
-		Fetch:     config.Fetch{Memory: 256 << 20},
+		Fetch:     config.Fetch{Memory: 256 << 20, Window: 32 << 20},
 		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -120,6 +120,7 @@ token_file = "/run/token"
 url = "https://cache.nixos.org"
 [fetch]
 memory = "100MiB"
+window = "4096KiB"
 [control]
 socket = "/run/x/y.sock"
 `
@@ -164,7 +165,7 @@ socket = "/run/x/y.sock"
 			{URL: "http://127.0.0.1:10", Priority: 40, TokenFile: "/run/token"},
 			{URL: "https://cache.nixos.org", Priority: 40},
 		},
-		Fetch:   config.Fetch{Memory: 100 << 20},
+		Fetch:   config.Fetch{Memory: 100 << 20, Window: 4 << 20},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
 	}
@@ -293,6 +294,7 @@ func TestErrors(t *testing.T) {
 		"long socket path":    {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
 		"long default socket": {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
 		"little memory":       {args: []string{"--fetch-memory=63MiB"}, want: `fetch.memory: 63MiB is not enough: at least 64MiB are needed`},
+		"large window":        {args: []string{"--fetch-window=1GiB"}, want: `fetch.window: 1GiB is not between 4MiB and fetch.memory`},
 		"no home":             {environ: []string{"HOME="}, want: "state_dir: neither"},
 	}
 	for name, tt := range tests {

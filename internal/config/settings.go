@@ -211,6 +211,10 @@ func settings(c *Config) []setting {
 				"`nar_p2p_memory_used_bytes` in the metrics says what they take. Connections take theirs beside that.",
 		},
 		{
+			name: "fetch.window", value: size(&c.Fetch.Window),
+			doc: "How far one NAR from peers may be ahead of what has been handed on, so that a slow peer does not hold up the others. From `4MiB` to `fetch.memory`, of which it is a part.",
+		},
+		{
 			name: "control.socket", value: text(&c.Control.Socket, checkSocket),
 			doc:   "The unix socket for `p2pctl`.",
 			unset: "`$RUNTIME_DIRECTORY/control.sock`, else `$XDG_RUNTIME_DIR/nar-p2p/control.sock`, else `/run/nar-p2p/control.sock` for root, else `control.sock` in `state_dir`",

@@ -239,7 +239,7 @@ func (c *Client) query(
 	// A peer without room answers and closes before it reads, which can fail the
 	// write: so the answer is read in any case.
 	writeErr := out.send(req)
-	in := newInbox(heardStream{st, c.ears}, queryBuffer)
+	in := newInbox(&heardStream{Stream: st, ears: c.ears}, queryBuffer)
 	if err = in.wait(c.cfg.QueryTimeout); err == nil {
 		err = read(in)
 	}

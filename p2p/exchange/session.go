@@ -30,17 +30,16 @@ const endTimeout = 5 * time.Second
 
 // Session is the client's side of a session on one NAR. It ends with the
 // context that OpenNAR was given, with Close, or with the first error. Of its
-// methods Ask may run beside one other; Close may be called at any time.
+// methods Ask may run beside one other; Close, Abort and Heard may be called at
+// any time.
 type Session struct {
-	stream  network.Stream
-	in      *inbox
-	out     outbox
-	decoder *zstd.Decoder
-	// compressed takes what is to be decompressed; nil until then, and for good
-	// where the server must not compress.
-	compressed []byte
-	mayBeZstd  bool
-	stall      time.Duration
+	stream    network.Stream
+	heard     *heardStream
+	in        *inbox
+	out       outbox
+	decoder   *zstd.Decoder
+	mayBeZstd bool
+	stall     time.Duration
 
 	// opened says that the server's answer to open has been read.
 	opened    bool
@@ -49,8 +48,10 @@ type Session struct {
 
 	// owed counts the chunks and manifests that were asked for and not received.
 	owed atomic.Int64
-	// release undoes what hold did.
+	// release undoes what hold did, detach only that the stream ends with the
+	// context.
 	release func()
+	detach  func() bool
 	closing sync.Once
 }
 
@@ -69,15 +70,17 @@ func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compr
 		done()
 		return nil, fmt.Errorf("exchange: nar: %s: %w", p, err)
 	}
+	heard := &heardStream{Stream: st, ears: c.ears}
 	s := &Session{
 		stream:    st,
-		in:        newInbox(heardStream{st, c.ears}, sessionBuffer),
+		heard:     heard,
+		in:        newInbox(heard, sessionBuffer),
 		out:       outbox{stream: st, timeout: c.cfg.StallTimeout},
 		decoder:   c.decoder,
 		mayBeZstd: compress,
 		stall:     c.cfg.StallTimeout,
 	}
-	s.release = s.hold(ctx, c.host.ConnManager(), done)
+	s.release, s.detach = s.hold(ctx, c.host.ConnManager(), done)
 	open := &wirepb.Open{NarHash: hash[:]}
 	if compress {
 		open.Encodings = []wirepb.Encoding{wirepb.Encoding_ENCODING_ZSTD}
@@ -106,8 +109,9 @@ func (c *Client) takeSession(ctx context.Context, p peer.ID) (done func(), err e
 func (c *Client) HasRoom(p peer.ID) bool { return c.sessions.users(p) < maxSessions/2 }
 
 // hold protects the connection while the session lasts and resets the stream
-// with ctx. It returns what undoes this and ends the turn.
-func (s *Session) hold(ctx context.Context, cm connmgr.ConnManager, done func()) func() {
+// with ctx. It returns what undoes this and ends the turn, and what undoes the
+// latter only.
+func (s *Session) hold(ctx context.Context, cm connmgr.ConnManager, done func()) (release func(), detach func() bool) {
 	p, tag := s.Peer(), "nar-p2p/fetch/"+s.stream.ID()
 	cm.Protect(p, tag)
 	stop := context.AfterFunc(ctx, func() { _ = s.stream.Reset() })
@@ -115,8 +119,11 @@ func (s *Session) hold(ctx context.Context, cm connmgr.ConnManager, done func())
 		stop()
 		cm.Unprotect(p, tag)
 		done()
-	})
+	}), stop
 }
+
+// Heard is when the peer last sent something, zero if it has not yet.
+func (s *Session) Heard() time.Time { return s.heard.last() }
 
 // Peer is who serves the session.
 func (s *Session) Peer() peer.ID { return s.stream.Conn().RemotePeer() }
@@ -274,20 +281,33 @@ func (s *Session) Ask(chunks []chunk.Chunk) error {
 // length, and checks its sum. Where that is not right the error is
 // ErrWrongBytes.
 func (s *Session) Receive(c *chunk.Chunk, dst []byte) error {
-	if err := s.awaitOpened(); err != nil {
-		return s.fail("open", err)
+	p, err := s.Take(c, dst)
+	if err != nil {
+		return err
 	}
-	if err := s.receive(dst); err != nil {
-		return s.fail("chunk", err)
-	}
-	s.owed.Add(-1)
-	if sha256.Sum256(dst) != c.Sum {
-		return s.fail("chunk", fmt.Errorf("%w: %d at %d", ErrWrongBytes, c.Length, c.Offset))
+	if err := p.Check(); err != nil {
+		s.reset()
+		return err
 	}
 	return nil
 }
 
-func (s *Session) receive(dst []byte) error {
+// Take reads the next chunk that was asked for, into dst, which has its length,
+// unless it travels compressed. It is there once it has passed its check, which
+// may go on while the next is read.
+func (s *Session) Take(c *chunk.Chunk, dst []byte) (Parcel, error) {
+	if err := s.awaitOpened(); err != nil {
+		return Parcel{}, s.fail("open", err)
+	}
+	p := Parcel{peer: s.Peer(), chunk: c, dst: dst, decoder: s.decoder}
+	if err := s.take(&p); err != nil {
+		return Parcel{}, s.fail("chunk", err)
+	}
+	s.owed.Add(-1)
+	return p, nil
+}
+
+func (s *Session) take(p *Parcel) error {
 	answer, err := s.next()
 	if err != nil {
 		return err
@@ -299,22 +319,18 @@ func (s *Session) receive(dst []byte) error {
 	length := int64(r.Chunk.GetLength())
 	switch encoding := r.Chunk.GetEncoding(); {
 	case encoding == wirepb.Encoding_ENCODING_RAW:
-		if length != int64(len(dst)) {
-			return fmt.Errorf("%w: %d bytes of a chunk of %d", ErrProtocol, length, len(dst))
+		if length != int64(len(p.dst)) {
+			return fmt.Errorf("%w: %d bytes of a chunk of %d", ErrProtocol, length, len(p.dst))
 		}
-		_, err := io.ReadFull(s.in.r, dst)
+		_, err := io.ReadFull(s.in.r, p.dst)
 		return cutShort(err)
 	case encoding == wirepb.Encoding_ENCODING_ZSTD && s.mayBeZstd:
-		if length >= int64(len(dst)) {
-			return fmt.Errorf("%w: %d bytes compressed of a chunk of %d", ErrProtocol, length, len(dst))
+		if length >= int64(len(p.dst)) {
+			return fmt.Errorf("%w: %d bytes compressed of a chunk of %d", ErrProtocol, length, len(p.dst))
 		}
-		if s.compressed == nil {
-			s.compressed = make([]byte, chunk.MaxLength)
-		}
-		if _, err := io.ReadFull(s.in.r, s.compressed[:length]); err != nil {
-			return cutShort(err)
-		}
-		return decompress(s.decoder, dst, s.compressed[:length])
+		p.compressed = make([]byte, length)
+		_, err := io.ReadFull(s.in.r, p.compressed)
+		return cutShort(err)
 	default:
 		return fmt.Errorf("%w: encoding %d was not offered", ErrProtocol, encoding)
 	}
@@ -326,10 +342,15 @@ func (s *Session) Close() error {
 		s.release()
 		return s.stream.Reset()
 	}
+	s.detach()
 	err := s.stream.CloseWrite()
 	s.closing.Do(func() { go s.awaitEnd() })
 	return err
 }
+
+// Abort ends the session at once, whatever is under way. It may be called at any
+// time.
+func (s *Session) Abort() { s.reset() }
 
 // awaitEnd ends the turn with the peer when that has ended the session too.
 // Whoever begins another one before finds it with no room.

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -142,12 +143,24 @@ type heardStream struct {
 	network.Stream
 
 	ears *ears
+	// at is when something last came, in nanoseconds since 1970; 0 is never.
+	at atomic.Int64
 }
 
-func (s heardStream) Read(b []byte) (int, error) {
+func (s *heardStream) Read(b []byte) (int, error) {
 	p := s.Conn().RemotePeer()
 	s.ears.begin(p)
 	n, err := s.Stream.Read(b)
 	s.ears.end(p, n > 0)
+	if n > 0 {
+		s.at.Store(time.Now().UnixNano())
+	}
 	return n, err
+}
+
+func (s *heardStream) last() time.Time {
+	if at := s.at.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"iter"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,6 +19,9 @@ const (
 	// maxDials is how many providers are dialled at once. With half of them gone
 	// four were so at one time in 16, and then the rest waited for 15 s.
 	maxDials = 8
+	// maxAlike is how many providers of one address group are used before those of
+	// others: identities are free.
+	maxAlike = 3
 )
 
 // candidates are the providers of a NAR that could be reached, in the order in
@@ -25,9 +29,16 @@ const (
 type candidates struct {
 	// dial connects to a provider.
 	dial func(context.Context, peer.AddrInfo) error
+	// group returns the address group of a provider, if it belongs to one that
+	// counts. It may be another once the provider is connected.
+	group func(peer.AddrInfo) (netip.Prefix, bool)
 
 	mu      sync.Mutex
 	reached []peer.AddrInfo
+	// alike counts those reached of a group, spare are those that were too many of
+	// theirs.
+	alike map[netip.Prefix]int
+	spare []peer.AddrInfo
 	// dialling counts those that are being dialled, late those of them that have
 	// outlasted patience, wanted how many reached ones were asked for.
 	dialling, late, wanted int
@@ -36,23 +47,48 @@ type candidates struct {
 	changed chan struct{}
 }
 
-func newCandidates(dial func(context.Context, peer.AddrInfo) error) *candidates {
-	return &candidates{dial: dial, changed: make(chan struct{})}
+func newCandidates(
+	dial func(context.Context, peer.AddrInfo) error, group func(peer.AddrInfo) (netip.Prefix, bool),
+) *candidates {
+	return &candidates{dial: dial, group: group, alike: make(map[netip.Prefix]int), changed: make(chan struct{})}
 }
 
 // gather dials providers as they are found and wanted, until there are no more
-// or ctx ends.
+// or ctx ends. Those of a group that has had its share come last.
 func (c *candidates) gather(ctx context.Context, providers iter.Seq[peer.AddrInfo]) {
 	var dials sync.WaitGroup
+	var later []peer.AddrInfo
+	named := make(map[netip.Prefix]int)
 	dialled := 0
-	for p := range providers {
+	begin := func(p peer.AddrInfo) bool {
 		if dialled++; dialled > maxCandidates || !c.await(ctx, c.begin) {
-			break
+			return false
 		}
 		dials.Go(func() { c.reach(ctx, p) })
+		return true
+	}
+	for p := range providers {
+		if g, ok := c.group(p); ok {
+			if named[g]++; named[g] > maxAlike {
+				later = append(later, p)
+				later = later[:min(len(later), maxCandidates)]
+				continue
+			}
+		}
+		if !begin(p) {
+			break
+		}
+	}
+	for _, p := range later {
+		if !begin(p) {
+			break
+		}
 	}
 	dials.Wait()
-	c.change(func() { c.ended = true })
+	c.change(func() {
+		c.reached = append(c.reached, c.spare...)
+		c.spare, c.ended = nil, true
+	})
 }
 
 // reach dials one provider.
@@ -66,9 +102,20 @@ func (c *candidates) reach(ctx context.Context, p peer.AddrInfo) {
 			c.late--
 		}
 		if err == nil {
-			c.reached = append(c.reached, p)
+			c.add(p)
 		}
 	})
+}
+
+// add adds a provider that was reached; mu is held.
+func (c *candidates) add(p peer.AddrInfo) {
+	if g, ok := c.group(p); ok {
+		if c.alike[g]++; c.alike[g] > maxAlike {
+			c.spare = append(c.spare, p)
+			return
+		}
+	}
+	c.reached = append(c.reached, p)
 }
 
 // begin counts another dial, where one is wanted.

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -59,7 +60,7 @@ func TestCandidates(t *testing.T) {
 						return errors.New("timed out")
 					}
 					return nil
-				})
+				}, func(peer.AddrInfo) (netip.Prefix, bool) { return netip.Prefix{}, false })
 				var providers []peer.AddrInfo
 				for i := range tt.takes {
 					providers = append(providers, peer.AddrInfo{ID: peer.ID([]byte{byte(i)})})
@@ -83,27 +84,5 @@ func TestCandidates(t *testing.T) {
 				cancel()
 			})
 		})
-	}
-}
-
-func TestBudget(t *testing.T) {
-	b := newBudget()
-	var bufs []*[]byte
-	for range maxRunsTotal {
-		if !b.take(false) {
-			t.Fatalf("no room for %d runs, want %d", len(bufs)+1, maxRunsTotal)
-		}
-		bufs = append(bufs, b.buffer(runSize))
-	}
-	if b.take(false) {
-		t.Error("room for more runs than allowed")
-	}
-	if !b.take(true) {
-		t.Error("no room for the first run of a transfer")
-	}
-	b.give(b.buffer(10))
-	b.give(bufs[0])
-	if !b.take(false) || b.take(false) {
-		t.Error("one run given back does not make room for one")
 	}
 }

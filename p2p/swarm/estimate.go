@@ -30,9 +30,7 @@ func (s *Swarm) Estimate(hash nix.NARHash) Estimate {
 			continue
 		}
 		e.Providers++
-		if addr, direct := s.client.DirectAddr(p); direct && s.cfg.LAN(addr) {
-			e.LAN = true
-		}
+		e.LAN = e.LAN || s.onLAN(p)
 		pace := s.standing.pace(p)
 		e.Rate += pace.rate
 		if pace.firstByte > 0 && (e.FirstByte == 0 || pace.firstByte < e.FirstByte) {

@@ -79,6 +79,7 @@ func TestWrongBytes(t *testing.T) {
 		t.Run(fmt.Sprintf("at %d", at), func(t *testing.T) {
 			bad := provide(t, &lyingShelf{nar: flip(nar, at), manifest: manifestOf(t, nar)}, exchange.ServerConfig{})
 			l := newLab(t, exchange.ClientConfig{}, bad, provide(t, shelf, exchange.ServerConfig{}))
+			l.trusted[bad.ID()] = true // its manifest is preferred, and it is right
 			for i := range 2 {
 				if !l.standing.Usable(bad.ID()) {
 					t.Errorf("%d times wrong bytes and not asked any more", i)
@@ -115,6 +116,100 @@ func TestConsistentLie(t *testing.T) {
 	}
 	if got, err := io.ReadAll(l.open(t, hash, len(nar))); err != nil || !bytes.Equal(got, nar) {
 		t.Errorf("after the verdict: read %d bytes, %v", len(got), err)
+	}
+}
+
+// TestAnotherManifestAfterTheVerdict is TestConsistentLie with many liars, who
+// have the same wrong manifest: one verdict is the end of all of them.
+func TestAnotherManifestAfterTheVerdict(t *testing.T) {
+	nar := exchangetest.Bytes(1, 3<<20)
+	shelf, hash := shelve(nar)
+	settle(t, shelf, hash)
+	wrong := consistent(t, hash, flip(nar, 1000))
+	l := newLab(t, exchange.ClientConfig{}, provide(t, wrong, exchange.ServerConfig{}), provide(t, wrong, exchange.ServerConfig{}),
+		provide(t, wrong, exchange.ServerConfig{}), provide(t, shelf, exchange.ServerConfig{}))
+	tr := l.open(t, hash, len(nar))
+	if _, err := io.ReadAll(tr); err != nil {
+		t.Fatal(err)
+	}
+	tr.Verdict(false)
+	if got, err := io.ReadAll(l.open(t, hash, len(nar))); err != nil || !bytes.Equal(got, nar) {
+		t.Errorf("after the verdict: read %d bytes, %v", len(got), err)
+	}
+}
+
+// bogus returns a shelf whose manifest for a NAR is wrong but for its first
+// chunk, and whose bytes are right: with the second chunk it fails.
+func bogus(t *testing.T, hash nix.NARHash, nar []byte) *lyingShelf {
+	t.Helper()
+	m := manifestOf(t, nar)
+	m.NARHash = hash
+	for i := range m.Chunks[1:] {
+		m.Chunks[1+i].Sum[0] ^= 1
+	}
+	return &lyingShelf{nar: nar, manifest: m}
+}
+
+// TestBogusManifestComesFirst has a stranger whose manifest has one right chunk
+// before two honest peers, of the same address group: there is no upstream, and
+// the transfer goes on under the honest ones' manifest.
+func TestBogusManifestComesFirst(t *testing.T) {
+	nar := exchangetest.Bytes(1, 3<<20)
+	shelf, hash := shelve(nar)
+	for _, settled := range []bool{false, true} {
+		t.Run(fmt.Sprintf("settled %t", settled), func(t *testing.T) {
+			shelf := shelf
+			if settled {
+				settle(t, shelf, hash)
+			}
+			l := newLab(t, exchange.ClientConfig{}, provide(t, bogus(t, hash, nar), exchange.ServerConfig{}),
+				provide(t, shelf, exchange.ServerConfig{}), provide(t, shelf, exchange.ServerConfig{}))
+			// Who reads at once keeps to what it has got. Who then begins anew has
+			// the right manifest.
+			var err error
+			for range 2 {
+				var got []byte
+				var tr *swarm.Transfer
+				if tr, err = l.Open(t.Context(), swarm.Want{Hash: hash, Size: int64(len(nar))}); err != nil {
+					continue
+				}
+				got, err = io.ReadAll(tr)
+				_ = tr.Close()
+				if err == nil && !bytes.Equal(got, nar) {
+					t.Fatal("read other bytes than those of the NAR")
+				}
+				if err == nil {
+					break
+				}
+			}
+			if err != nil {
+				t.Errorf("twice in vain: %v", err)
+			}
+		})
+	}
+}
+
+// TestHundredIdentities has a hundred peers behind one address with the same
+// wrong manifest, all before two honest peers at other addresses. Its bytes are
+// not used as they come, and the honest ones' manifest wins.
+func TestHundredIdentities(t *testing.T) {
+	nar := exchangetest.Bytes(1, 24<<20)
+	shelf, hash := shelve(nar)
+	settle(t, shelf, hash)
+	wrong := consistent(t, hash, flip(nar, 1000))
+	var providers []host.Host
+	for range 100 {
+		providers = append(providers, provide(t, wrong, exchange.ServerConfig{}, "/ip4/127.0.1.1/tcp/0"))
+	}
+	providers = append(providers, provide(t, shelf, exchange.ServerConfig{}, "/ip4/127.0.2.1/tcp/0"),
+		provide(t, shelf, exchange.ServerConfig{}, "/ip4/127.0.3.1/tcp/0"))
+	l := newLab(t, exchange.ClientConfig{}, providers...)
+	tr := l.open(t, hash, len(nar))
+	if !tr.Earned() {
+		t.Error("two honest peers are not enough")
+	}
+	if got, err := io.ReadAll(tr); err != nil || !bytes.Equal(got, nar) {
+		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -38,26 +39,74 @@ type plan struct {
 	// root is known once complete is set.
 	root     chunk.Root
 	complete bool
+	// claims are those who were asked for the manifest and are at it, and whether
+	// they are trusted; grown is when it last became longer, or was asked for.
+	claims map[peer.ID]bool
+	grown  time.Time
+	// said are the roots that they have said they have, lapsed that one of them
+	// has ended.
+	said   map[peer.ID]chunk.Root
+	lapsed bool
 }
 
+// newPlan returns a plan of which nothing is known. A NAR without a manifest is
+// complete at once.
 func newPlan(want Want, w *window) *plan {
-	p := &plan{want: want, window: w}
-	p.restart()
+	p := &plan{
+		want: want, window: w, decoder: chunk.NewDecoder(want.Hash, want.Size), sum: sha256.New(),
+		claims: make(map[peer.ID]bool), said: make(map[peer.ID]chunk.Root), grown: time.Now(),
+	}
+	if p.implicit() {
+		p.complete = true
+		w.extend(p.decoder.Chunks())
+		w.confirm()
+	}
 	return p
 }
 
-// restart forgets everything. A NAR without a manifest is complete at once.
-func (p *plan) restart() {
+// manifestPatience is how long the manifest may fail to grow before another
+// provider is asked for it too.
+const manifestPatience = time.Second
+
+// maxClaims is how many providers are asked for the manifest at the same time.
+const maxClaims = 2
+
+// claim reports whether this provider is to be asked for the manifest: there is
+// none yet, and nobody is at it, or they take long. Nothing is used on the word of
+// a trusted provider that a stranger would then have to answer for.
+func (p *plan) claim(by peer.ID, trusted bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.decoder = chunk.NewDecoder(p.want.Hash, p.want.Size)
-	p.length, p.sum = 0, sha256.New()
-	p.sender, p.trusted, p.root, p.complete = "", false, chunk.Root{}, false
-	if p.implicit() {
-		p.complete = true
-		p.window.extend(p.decoder.Chunks())
-		p.window.confirm()
+	switch {
+	case p.complete, p.trusted && !trusted, len(p.claims) == maxClaims:
+		return false
+	case len(p.claims) > 0 && time.Since(p.grown) < manifestPatience && (!trusted || p.trusts()):
+		return false
 	}
+	if _, at := p.claims[by]; at {
+		return false
+	}
+	p.claims[by] = trusted
+	p.grown = time.Now()
+	return true
+}
+
+// trusts reports whether a trusted provider is at it; mu is held.
+func (p *plan) trusts() bool {
+	for _, trusted := range p.claims {
+		if trusted {
+			return true
+		}
+	}
+	return false
+}
+
+// unclaim says that a provider is no longer at it.
+func (p *plan) unclaim(by peer.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.claims, by)
+	p.lapsed = true
 }
 
 // implicit reports whether the NAR is one chunk, whose sum is the NAR hash:
@@ -71,6 +120,71 @@ func (p *plan) known() (root chunk.Root, complete bool) {
 	return p.root, p.complete
 }
 
+// outweighed reports whether a root's votes are worth more than those for the
+// manifest in use, which is another one. What is preferred, or sent by a trusted
+// provider, gives way to none but a trusted one's root.
+func (p *plan) outweighed(v *votes, root chunk.Root, most weight, prefer preference) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	used, known := p.likely()
+	switch {
+	case p.implicit():
+		return false
+	case known:
+	case prefer.known:
+		used, known = prefer.root, true
+	case p.sender == "":
+		return false // whoever is asked may have it
+	}
+	ours := weight{groups: 1}
+	if known {
+		ours = v.weight(used)
+	}
+	ours.trusted = ours.trusted || p.trusted || prefer.sender != ""
+	return !(known && used == root) && most.above(ours)
+}
+
+// likely returns the manifest's root, or what its sender says that it is; mu is
+// held.
+func (p *plan) likely() (root chunk.Root, known bool) {
+	if p.complete {
+		return p.root, true
+	}
+	root, known = p.said[p.sender]
+	return root, known
+}
+
+// used returns who has sent the manifest, if anybody has, and its root as far as
+// it is known.
+func (p *plan) used() (sender peer.ID, root chunk.Root, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	root, known = p.likely()
+	return p.sender, root, known
+}
+
+// expect takes note of the root that a provider has said it has.
+func (p *plan) expect(from peer.ID, root chunk.Root) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.said[from] = root
+}
+
+// lapse reports whether somebody else is to be asked for the manifest: whoever
+// was has failed, or takes long, or nobody was for long.
+func (p *plan) lapse() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.complete && (len(p.claims) == 0 && p.lapsed || time.Since(p.grown) >= manifestPatience)
+}
+
+// attended reports whether anybody is at the manifest.
+func (p *plan) attended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.claims) > 0
+}
+
 // source returns who answers for the manifest.
 func (p *plan) source() (sender peer.ID, trusted bool) {
 	p.mu.Lock()
@@ -81,6 +195,7 @@ func (p *plan) source() (sender peer.ID, trusted bool) {
 // receive takes the manifest that a session was asked for and hands its chunks
 // to the window while they come.
 func (p *plan) receive(s *exchange.Session, trusted bool) error {
+	defer p.unclaim(s.Peer())
 	r := reception{plan: p, sum: sha256.New(), sender: s.Peer(), trusted: trusted}
 	root, err := s.ReceiveManifest(p.want.Size, r.take)
 	if err != nil {
@@ -94,6 +209,9 @@ func (p *plan) finish(r *reception, root chunk.Root) error {
 	defer p.mu.Unlock()
 	if r.length < p.length {
 		return errDisagrees
+	}
+	if p.complete { // by another one, with the same bytes
+		return nil
 	}
 	if _, err := p.decoder.Finish(); err != nil {
 		return fmt.Errorf("%w: %w", exchange.ErrProtocol, err)
@@ -130,9 +248,15 @@ func (r *reception) take(piece []byte) error {
 	if len(piece) == 0 {
 		return nil
 	}
+	if p.trusted && !r.trusted {
+		// Bytes may have been used on the word of a trusted peer.
+		return errDisagrees
+	}
 	r.add(piece)
 	p.sender, p.trusted = r.sender, r.trusted
-	p.length, p.sum = r.length, r.sum
+	// Another one may go on with the same manifest, which then is its own.
+	p.length, p.grown = r.length, time.Now()
+	p.sum.Write(piece)
 	if _, err := p.decoder.Write(piece); err != nil {
 		return fmt.Errorf("%w: %w", exchange.ErrProtocol, err)
 	}

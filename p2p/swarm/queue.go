@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -16,11 +15,8 @@ const (
 	minRetry = 100 * time.Millisecond
 )
 
-// queue is the order in which providers are tried: as they are reached, and
-// those that are busy again when they have asked to be.
+// queue holds providers that are busy until they are to be asked again.
 type queue struct {
-	candidates *candidates
-	tried      int
 	// postponed is in the order of when they are due.
 	postponed []postponed
 	// until ends the patience with busy providers, and begins with the first.
@@ -30,41 +26,6 @@ type queue struct {
 type postponed struct {
 	provider peer.AddrInfo
 	due      time.Time
-}
-
-// next returns the next provider to be tried. It waits for one until ctx ends.
-func (q *queue) next(ctx context.Context) (peer.AddrInfo, bool) {
-	if p, ok := q.fresh(ctx); ok {
-		q.tried++
-		return p, true
-	}
-	if len(q.postponed) == 0 {
-		return peer.AddrInfo{}, false
-	}
-	first := q.postponed[0]
-	timer := time.NewTimer(time.Until(first.due))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		q.postponed = q.postponed[1:]
-		return first.provider, true
-	case <-ctx.Done():
-		return peer.AddrInfo{}, false
-	}
-}
-
-// fresh returns the next candidate. It waits for one until a postponed one is
-// due.
-func (q *queue) fresh(ctx context.Context) (peer.AddrInfo, bool) {
-	if q.tried == maxProviders {
-		return peer.AddrInfo{}, false
-	}
-	if len(q.postponed) > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, q.postponed[0].due)
-		defer cancel()
-	}
-	return q.candidates.at(ctx, q.tried)
 }
 
 // postpone puts a busy provider off, unless patience has ended.
@@ -82,4 +43,14 @@ func (q *queue) postpone(p peer.AddrInfo, retryAfter time.Duration) {
 		at = len(q.postponed)
 	}
 	q.postponed = slices.Insert(q.postponed, at, postponed{provider: p, due: due})
+}
+
+// due returns a provider that is to be asked again now, if there is one.
+func (q *queue) due(now time.Time) (p peer.AddrInfo, ok bool) {
+	if len(q.postponed) == 0 || now.Before(q.postponed[0].due) {
+		return p, false
+	}
+	p = q.postponed[0].provider
+	q.postponed = q.postponed[1:]
+	return p, true
 }

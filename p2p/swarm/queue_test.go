@@ -13,7 +13,7 @@ import (
 // first is asked first.
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := queue{candidates: &candidates{ended: true, changed: make(chan struct{})}}
+		var q queue
 		start := time.Now()
 		for p, after := range map[peer.ID]time.Duration{
 			"c": 50 * time.Second, "a": 0, "b": 2 * time.Second, "too late": 5 * time.Minute,
@@ -22,12 +22,11 @@ func TestQueue(t *testing.T) {
 		}
 		var got []peer.ID
 		var after []time.Duration
-		for {
-			p, ok := q.next(t.Context())
-			if !ok {
-				break
+		for len(q.postponed) > 0 {
+			if p, ok := q.due(time.Now()); ok {
+				got, after = append(got, p.ID), append(after, time.Since(start))
 			}
-			got, after = append(got, p.ID), append(after, time.Since(start))
+			time.Sleep(minRetry)
 		}
 		if diff := cmp.Diff([]peer.ID{"a", "b", "c"}, got); diff != "" {
 			t.Errorf("order (-want +got)\n%s", diff)

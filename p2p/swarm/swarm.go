@@ -1,16 +1,21 @@
 // Package swarm fetches one NAR from the peers that provide it, chunk by chunk.
 //
-// A transfer has four parts, each in a file of its own:
+// A transfer has these parts, each in a file of its own:
 //
 //   - candidates: the providers that a Finder names, as they can be reached;
+//   - attempt: one try at the NAR, under one manifest. It has several providers
+//     at work at once, and replaces those that fail;
 //   - plan: the manifest as far as a provider has sent it, the only thing that
-//     says what a right chunk is;
-//   - window: the scheduler. It cuts the chunks known into runs, gives runs to
-//     workers, takes verified chunks back and hands the bytes on in order;
-//   - worker: fills runs over a session with one provider.
+//     says what a right chunk is; votes: which manifest others have;
+//   - window: the part of the NAR between the reader and what was never asked
+//     for. It takes verified chunks in any order and hands the bytes on in order;
+//   - schedule: who is to ask for which chunks of the window; flow: how many, from
+//     what was measured of the provider;
+//   - worker: asks one provider, and checks what comes;
+//   - restart: another attempt, under another manifest, as long as nobody has
+//     seen a byte of this one; doubts: what later transfers should know.
 //
-// At this time one provider works at once; another takes its place, at the next
-// chunk, when it fails. The window does not care how many workers there are.
+// docs/swarm.md explains how providers are chosen and their work is shared out.
 //
 // A manifest is signed by nobody: only the whole NAR proves it. So a transfer
 // says whether its manifest has earned that bytes are used before the end
@@ -19,6 +24,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +33,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
@@ -40,6 +48,9 @@ const (
 	maxProviders = 8
 	// maxCandidates is how many providers a transfer dials.
 	maxCandidates = 32
+	// defaultWindow is how far a transfer is ahead of who reads, in bytes: a third
+	// of a second at a gigabit.
+	defaultWindow = 32 << 20
 )
 
 // ErrNoProviders says that nobody could be found, and reached, who holds the
@@ -79,6 +90,13 @@ type Config struct {
 	// LAN reports whether an address is one of the local network. Nil: those are
 	// that nobody can be reached at from elsewhere.
 	LAN func(addr ma.Multiaddr) bool
+	// Memory is what windows take their room from; nil is one of their own.
+	Memory *budget.Budget
+	// Window bounds how far one NAR may be ahead of who reads it, in bytes; 0 is
+	// 32 MiB.
+	Window int64
+	// Registerer receives metrics. Nil: none are made.
+	Registerer prometheus.Registerer
 }
 
 // Swarm fetches NARs from peers. It is safe for concurrent use.
@@ -88,7 +106,9 @@ type Swarm struct {
 	standing *Standing
 	cfg      Config
 	log      *zap.Logger
-	budget   *budget
+	memory   *memory
+	doubts   *doubts
+	metrics
 }
 
 // New returns a swarm that asks by way of client those whom finder names.
@@ -105,7 +125,9 @@ func New(client *exchange.Client, finder Finder, standing *Standing, cfg Config,
 		standing: standing,
 		cfg:      cfg,
 		log:      log.Named("swarm"),
-		budget:   newBudget(),
+		memory:   &memory{Budget: cmp.Or(cfg.Memory, budget.New(0)), window: cmp.Or(cfg.Window, defaultWindow)},
+		doubts:   newDoubts(),
+		metrics:  newMetrics(cfg.Registerer),
 	}
 }
 
@@ -120,13 +142,27 @@ func (s *Swarm) Open(ctx context.Context, want Want) (*Transfer, error) {
 	case want.Offset < 0 || want.Offset >= want.Size:
 		return nil, fmt.Errorf("swarm: offset %d in a NAR of %d bytes", want.Offset, want.Size)
 	}
+	if err := s.memory.Acquire(ctx, budget.Least, leastRoom(want)); err != nil {
+		return nil, fmt.Errorf("swarm: %w", err)
+	}
 	t := s.newTransfer(want)
 	t.start(ctx)
-	if err := t.window.awaitStart(); err != nil {
+	if err := t.awaitStart(); err != nil {
 		_ = t.Close()
 		return nil, err
 	}
 	return t, nil
+}
+
+// leastRoom is what a transfer takes in any case.
+func leastRoom(want Want) int64 {
+	return min(want.Size+(want.Size/chunk.MinSize+1)*bufferStep, leastWindow)
+}
+
+// onLAN reports whether a peer is connected on the local network.
+func (s *Swarm) onLAN(p peer.ID) bool {
+	addr, direct := s.client.DirectAddr(p)
+	return direct && s.cfg.LAN(addr)
 }
 
 // trusted reports whether the word of a peer at this address suffices.

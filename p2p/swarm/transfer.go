@@ -4,16 +4,17 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
@@ -30,6 +31,15 @@ type Source struct {
 	Bytes int64
 }
 
+// Progress says how far a transfer is.
+type Progress struct {
+	// Verified counts the bytes that came and were verified, in any order.
+	Verified int64
+	// Wasted counts those that came and were of no use: twice, wrong, or under a
+	// manifest that was given up.
+	Wasted int64
+}
+
 // Transfer is one NAR on its way. Read gives the bytes from the offset wanted
 // on, each verified against the manifest; io.EOF comes only after the manifest
 // was confirmed by its sender.
@@ -37,43 +47,69 @@ type Transfer struct {
 	swarm      *Swarm
 	want       Want
 	candidates *candidates
-	window     *window
-	plan       *plan
 	votes      *votes
-
-	// cancel ends the goroutines that running counts.
+	// cancel ends what running counts.
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	// polled and verdict are for what happens once.
-	polled, verdict sync.Once
+	// polled and verdict are for what happens once; voted is closed when all
+	// providers were asked for their root.
+	polled, verdict, closing sync.Once
+	voted                    chan struct{}
+	poll                     func()
+
+	mu sync.Mutex
+	// now is the attempt in use. Once fixed is set it is the last one: bytes were
+	// handed out, or are about to be.
+	now   *attempt
+	fixed bool
+	// better is what an attempt was given up for.
+	better preference
+	// outs have failed and are not tried again; suspects sent a manifest that was
+	// given up, and dropped are the roots of these.
+	outs, suspects map[peer.ID]struct{}
+	dropped        map[chunk.Root]struct{}
+	// recalled are the dropped roots of earlier transfers, nil where nothing is
+	// held against anybody; for fetch alone.
+	recalled map[chunk.Root]struct{}
+	// wasted counts the bytes of attempts that were given up.
+	wasted int64
 }
 
 var _ io.ReadCloser = (*Transfer)(nil)
 
 func (s *Swarm) newTransfer(want Want) *Transfer {
-	w := newWindow(s.budget, want)
 	t := &Transfer{
-		swarm:  s,
-		want:   want,
-		window: w,
-		plan:   newPlan(want, w),
-		votes:  newVotes(),
+		swarm: s, want: want, votes: newVotes(), voted: make(chan struct{}),
+		outs: make(map[peer.ID]struct{}),
 	}
-	t.candidates = newCandidates(t.dial)
+	t.dropped, t.suspects = s.doubts.of(want.Hash)
+	if len(t.dropped)+len(t.suspects) > 0 {
+		t.recalled = maps.Clone(t.dropped)
+	}
+	t.candidates = newCandidates(t.dial, t.group)
+	t.now = t.newAttempt(preference{})
 	return t
 }
 
 // start begins the search for providers and the fetching.
 func (t *Transfer) start(ctx context.Context) {
 	ctx, t.cancel = context.WithCancel(ctx)
+	t.poll = func() { t.ballot(ctx) }
 	t.running.Go(func() {
 		t.candidates.gather(ctx, t.swarm.finder.Providers(ctx, t.want.Hash, t.want.Strangers))
 	})
 	t.running.Go(func() {
 		if err := t.fetch(ctx); err != nil {
-			t.window.fail(err)
+			t.attempt().window.fail(err)
 		}
 	})
+}
+
+// attempt returns the one in use.
+func (t *Transfer) attempt() *attempt {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
 }
 
 // dial connects to a provider that is worth it.
@@ -89,37 +125,85 @@ func (t *Transfer) dial(ctx context.Context, p peer.AddrInfo) error {
 	return err
 }
 
+// group returns the address group of a provider, or false for one that is
+// trusted.
+func (t *Transfer) group(p peer.AddrInfo) (netip.Prefix, bool) {
+	addr, direct := t.swarm.client.DirectAddr(p.ID)
+	switch {
+	case direct && t.swarm.trusted(p.ID, addr):
+		return netip.Prefix{}, false
+	case direct:
+		return addressGroup(addr)
+	}
+	for _, addr := range p.Addrs {
+		if g, ok := addressGroup(addr); ok {
+			return g, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
 // Read reads the next verified bytes.
-func (t *Transfer) Read(p []byte) (int, error) { return t.window.Read(p) }
+func (t *Transfer) Read(p []byte) (int, error) {
+	for {
+		a := t.attempt()
+		n, err := a.window.Read(p)
+		if t.keep(a) {
+			return n, err
+		}
+	}
+}
+
+// keep makes an attempt the last one, and reports false where another has taken
+// its place.
+func (t *Transfer) keep(a *attempt) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now != a {
+		return false
+	}
+	t.fixed = true
+	return true
+}
 
 // Close ends the transfer.
 func (t *Transfer) Close() error {
-	t.cancel()
-	t.running.Wait()
-	t.window.close()
+	t.closing.Do(func() {
+		t.cancel()
+		t.running.Wait()
+		t.attempt().window.close()
+		t.swarm.memory.Release(budget.Least, leastRoom(t.want))
+		t.swarm.count(t.Progress())
+	})
 	return nil
 }
 
 // Earned reports whether the manifest has earned that bytes are used before the
 // whole NAR is verified: a trusted peer sent it, or one that was honest before,
-// or it is complete and providers in two address groups have the same. It can
-// become true while the transfer runs.
+// or it is complete and a trusted peer, or providers in two address groups, have
+// the same. It can become true while the transfer runs, and then stays so.
 func (t *Transfer) Earned() bool {
-	if t.plan.implicit() {
+	a := t.attempt()
+	return a.earned() && t.keep(a)
+}
+
+func (a *attempt) earned() bool {
+	if a.plan.implicit() {
 		return true
 	}
-	if _, trusted := t.plan.source(); trusted {
+	if _, trusted := a.plan.source(); trusted {
 		return true
 	}
-	root, complete := t.plan.known()
-	return complete && t.votes.enough(root)
+	root, complete := a.plan.known()
+	return complete && a.votes.weight(root).enough()
 }
 
 // Verdict tells whether the NAR as a whole had its hash. It must be called only
 // where all of it was checked; the first call counts.
 func (t *Transfer) Verdict(ok bool) {
-	sender, _ := t.plan.source()
-	if t.plan.implicit() || sender == "" {
+	a := t.attempt()
+	sender, _ := a.plan.source()
+	if a.plan.implicit() || sender == "" {
 		return
 	}
 	t.verdict.Do(func() {
@@ -127,176 +211,39 @@ func (t *Transfer) Verdict(ok bool) {
 			t.swarm.standing.proved(sender)
 			return
 		}
+		if root, complete := a.plan.known(); complete {
+			t.swarm.doubts.refute(t.want.Hash, root)
+		}
 		t.swarm.standing.lied(sender)
 		t.swarm.log.Warn("peer sent a manifest that the whole NAR proves wrong",
 			zap.Stringer("peer", sender), zap.Stringer("narHash", t.want.Hash))
 	})
 }
 
+// Progress says how far the transfer is. Where it had to begin anew, so does
+// what is verified.
+func (t *Transfer) Progress() Progress {
+	t.mu.Lock()
+	a, wasted := t.now, t.wasted
+	t.mu.Unlock()
+	a.window.mu.Lock()
+	defer a.window.mu.Unlock()
+	return Progress{Verified: a.window.tally.verified, Wasted: wasted + a.window.tally.wasted}
+}
+
 // Sources returns the peers that bytes came from so far, the largest first.
 func (t *Transfer) Sources() []Source {
-	t.window.mu.Lock()
-	defer t.window.mu.Unlock()
-	sources := make([]Source, 0, len(t.window.sources))
-	for p, s := range t.window.sources {
-		sources = append(sources, Source{Peer: p.String(), Bytes: s.bytes})
+	w := t.attempt().window
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sources := make([]Source, 0, len(w.tally.sources))
+	for p, n := range w.tally.sources {
+		sources = append(sources, Source{Peer: p.String(), Bytes: n})
 	}
 	slices.SortFunc(sources, func(a, b Source) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Peer, b.Peer))
 	})
 	return sources
-}
-
-// fetch lets one provider after the other fill the window until all is there.
-func (t *Transfer) fetch(ctx context.Context) error {
-	failure := ErrNoProviders
-	q := queue{candidates: t.candidates}
-	for {
-		p, ok := q.next(ctx)
-		if !ok {
-			break
-		}
-		err := t.from(ctx, p.ID)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		t.swarm.log.Debug("provider failed", zap.Stringer("peer", p.ID), zap.Stringer("narHash", t.want.Hash), zap.Error(err))
-		if busy := (*exchange.BusyError)(nil); errors.As(err, &busy) {
-			q.postpone(p, busy.RetryAfter)
-		} else {
-			t.judge(p.ID, err)
-		}
-		if t.window.restart() {
-			t.plan.restart()
-		}
-		failure = fmt.Errorf("swarm: %d providers tried, the last: %w", q.tried, err)
-	}
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return failure
-}
-
-// from fetches what is missing from one provider, and notes how that goes.
-func (t *Transfer) from(ctx context.Context, p peer.ID) error {
-	begun := time.Now()
-	err := t.attempt(ctx, p)
-	if bytes, first := t.window.received(p); bytes > 0 {
-		latest := pace{firstByte: first.Sub(begun)}
-		if took := time.Since(first); bytes >= leastMeasured {
-			latest.rate = float64(bytes) / took.Seconds()
-		}
-		t.swarm.standing.delivered(p, latest)
-	}
-	return err
-}
-
-// leastMeasured is how many bytes must have come for their rate to be one of
-// the line.
-const leastMeasured = 1 << 20
-
-// attempt fetches what is missing from one provider.
-func (t *Transfer) attempt(ctx context.Context, p peer.ID) error {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// All sessions end with the first failure.
-	g, work := errgroup.WithContext(inner)
-	s, err := t.open(work, p)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	agreed := true
-	switch root, complete := t.plan.known(); {
-	case t.plan.implicit():
-		// The run travels with the opening.
-		g.Go(func() error { return t.window.work(work, s) })
-	case complete:
-		theirs, known, err := s.Opened()
-		if err != nil {
-			return err
-		}
-		if known && theirs != root {
-			return errDisagrees
-		}
-		agreed = known
-		g.Go(func() error { return t.window.work(work, s) })
-	default:
-		trusted := t.swarm.trusted(p, s.RemoteAddr())
-		if !trusted {
-			t.polled.Do(func() { t.running.Go(func() { t.poll(ctx) }) })
-		}
-		if err := t.planAndWork(work, g, s, trusted); err != nil {
-			return err
-		}
-	}
-	err = g.Wait()
-	if errors.Is(err, exchange.ErrWrongBytes) && !agreed {
-		// It may as well be the manifest that is wrong, which is another's.
-		if _, trusted := t.plan.source(); !trusted {
-			return fmt.Errorf("%w: %v", errDisagrees, err)
-		}
-	}
-	return err
-}
-
-// planAndWork fetches the manifest and chunks. A provider that has the manifest
-// ready sends the one and then the others over one session. One that computes
-// it first can send chunks meanwhile, over a second session, if it has room for
-// that.
-func (t *Transfer) planAndWork(ctx context.Context, g *errgroup.Group, s *exchange.Session, trusted bool) error {
-	if _, before := t.plan.source(); before && !trusted {
-		// Bytes may have been used on the word of a trusted peer.
-		return errDisagrees
-	}
-	askErr := s.AskManifest()
-	_, ready, err := s.Opened()
-	if err = cmp.Or(err, askErr); err != nil {
-		return err
-	}
-	// alone says that there is no second session.
-	alone := make(chan bool, 1)
-	g.Go(func() error {
-		if err := t.plan.receive(s, trusted); err != nil {
-			return err
-		}
-		if root, complete := t.plan.known(); complete {
-			t.votes.add(root, s.RemoteAddr())
-		}
-		if <-alone {
-			return t.window.work(ctx, s)
-		}
-		return nil
-	})
-	if ready || !t.swarm.client.HasRoom(s.Peer()) {
-		alone <- true
-		return nil
-	}
-	g.Go(func() error { return t.workBeside(ctx, s.Peer(), alone) })
-	return nil
-}
-
-// workBeside fetches chunks over a second session with a provider, and says
-// whether it had no room for one.
-func (t *Transfer) workBeside(ctx context.Context, p peer.ID, refused chan<- bool) error {
-	data, err := t.open(ctx, p)
-	if err == nil {
-		defer data.Close()
-		_, _, err = data.Opened()
-	}
-	busy := (*exchange.BusyError)(nil)
-	full := errors.As(err, &busy)
-	refused <- full
-	switch {
-	case full:
-		return nil
-	case err != nil:
-		return err
-	}
-	return t.window.work(ctx, data)
 }
 
 // open opens a session. The provider compresses where the line is slower than

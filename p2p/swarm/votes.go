@@ -23,42 +23,116 @@ const votesNeeded = 2
 // concurrentVotes is how many providers are asked for their root at once.
 const concurrentVotes = 4
 
+// maxRoots bounds the roots that are kept apart: more than the peers that are
+// asked.
+const maxRoots = 2 * maxProviders
+
 // votes counts who has which manifest. Identities are free, addresses less so:
 // a vote counts once for each address group.
 type votes struct {
-	mu    sync.Mutex
-	roots map[chunk.Root]map[netip.Prefix]struct{}
+	// changed is told of every vote.
+	changed chan struct{}
+
+	mu sync.Mutex
+	// roots are in the order in which they were first named.
+	roots []*ballot
 }
 
-func newVotes() *votes { return &votes{roots: make(map[chunk.Root]map[netip.Prefix]struct{})} }
+// ballot is who has named one root.
+type ballot struct {
+	root   chunk.Root
+	groups map[netip.Prefix]struct{}
+	// trusted says that a trusted peer has.
+	trusted bool
+}
+
+// weight is what a root's votes are worth.
+type weight struct {
+	trusted bool
+	// groups counts the address groups, of the family that has more.
+	groups int
+}
+
+// above reports whether a weight is more than another.
+func (w weight) above(other weight) bool {
+	if w.trusted != other.trusted {
+		return w.trusted
+	}
+	return w.groups > other.groups
+}
+
+// enough reports whether bytes may be used under a manifest of this weight.
+func (w weight) enough() bool { return w.trusted || w.groups >= votesNeeded }
+
+func newVotes() *votes { return &votes{changed: make(chan struct{}, 1)} }
 
 // add counts the vote of a peer that is directly connected from addr.
-func (v *votes) add(root chunk.Root, addr ma.Multiaddr) {
+func (v *votes) add(root chunk.Root, addr ma.Multiaddr, trusted bool) {
 	group, ok := addressGroup(addr)
 	if !ok {
 		return
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.roots[root] == nil {
-		v.roots[root] = make(map[netip.Prefix]struct{})
+	b := v.ballot(root)
+	if b == nil {
+		if len(v.roots) == maxRoots {
+			return
+		}
+		b = &ballot{root: root, groups: make(map[netip.Prefix]struct{})}
+		v.roots = append(v.roots, b)
 	}
-	v.roots[root][group] = struct{}{}
+	b.groups[group] = struct{}{}
+	b.trusted = b.trusted || trusted
+	select {
+	case v.changed <- struct{}{}:
+	default:
+	}
 }
 
-// enough reports whether the root has the votes that it needs.
-func (v *votes) enough(root chunk.Root) bool {
+// ballot returns what was said of a root, or nil; mu is held.
+func (v *votes) ballot(root chunk.Root) *ballot {
+	for _, b := range v.roots {
+		if b.root == root {
+			return b
+		}
+	}
+	return nil
+}
+
+// weight returns what the votes for a root are worth.
+func (v *votes) weight(root chunk.Root) weight {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if b := v.ballot(root); b != nil {
+		return b.weight()
+	}
+	return weight{}
+}
+
+// best returns the root with the most weight that is not passed over, of equals
+// the one that was named first.
+func (v *votes) best(passOver func(chunk.Root) bool) (root chunk.Root, most weight, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, b := range v.roots {
+		if w := b.weight(); !passOver(b.root) && (!ok || w.above(most)) {
+			root, most, ok = b.root, w, true
+		}
+	}
+	return root, most, ok
+}
+
+func (b *ballot) weight() weight {
 	four, six := 0, 0
-	for group := range v.roots[root] {
+	for group := range b.groups {
 		if group.Addr().Is4() {
 			four++
 		} else {
 			six++
 		}
 	}
-	return max(four, six) >= votesNeeded
+	return weight{trusted: b.trusted, groups: max(four, six)}
 }
 
 // addressGroup returns the addresses that count as one: an IPv4 /24 or IPv6
@@ -81,8 +155,9 @@ func addressGroup(addr ma.Multiaddr) (netip.Prefix, bool) {
 	return group, err == nil
 }
 
-// poll asks the first providers for their root.
-func (t *Transfer) poll(ctx context.Context) {
+// ballot asks the first providers for their root.
+func (t *Transfer) ballot(ctx context.Context) {
+	defer close(t.voted)
 	g := errgroup.Group{}
 	g.SetLimit(concurrentVotes)
 	for i := range maxProviders {
@@ -107,7 +182,7 @@ func (t *Transfer) ask(ctx context.Context, p peer.ID) error {
 		return err
 	}
 	if addr, direct := t.swarm.client.DirectAddr(p); direct && holdings[0].RootKnown {
-		t.votes.add(holdings[0].Root, addr)
+		t.votes.add(holdings[0].Root, addr, t.swarm.trusted(p, addr))
 	}
 	return nil
 }

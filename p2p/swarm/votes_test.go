@@ -27,9 +27,9 @@ func TestVotesOfAddressGroups(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			v := newVotes()
 			for _, addr := range tt.addrs {
-				v.add(chunk.Root{1}, ma.StringCast(addr))
+				v.add(chunk.Root{1}, ma.StringCast(addr), false)
 			}
-			if got := v.enough(chunk.Root{1}); got != tt.want {
+			if got := v.weight(chunk.Root{1}).enough(); got != tt.want {
 				t.Errorf("enough() = %t, want %t", got, tt.want)
 			}
 		})

@@ -1,78 +1,96 @@
 package swarm
 
 import (
-	"context"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
-	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
-// run is successive chunks that are asked for, filled and read together.
-type run struct {
-	chunks []chunk.Chunk
-	buf    *[]byte
-	// owner is the session that fills the run, nil where none does.
-	owner *exchange.Session
-	// verified counts the chunks that are there, filled their bytes. The owner
-	// writes behind filled without the window's lock.
-	verified, filled int
+// leastWindow is the part of a window behind the reader, in bytes, that a
+// transfer has in any case: it goes on however little memory there is.
+const leastWindow = 1 << 20
+
+// memory is what windows take their room from.
+type memory struct {
+	*budget.Budget
+	buffers
+	// window bounds one of them, in bytes.
+	window int64
 }
 
-func (r *run) offset() int64 { return r.chunks[0].Offset }
-
-func (r *run) end() int64 {
-	last := &r.chunks[len(r.chunks)-1]
-	return last.Offset + int64(last.Length)
+// slot is a chunk that was asked for and is not read yet.
+type slot struct {
+	// data is the verified chunk, nil until it is there.
+	data []byte
+	// use is where the room of data comes from.
+	use budget.Use
+	// asks are those who may still send it.
+	asks []ask
 }
 
-func (r *run) full() bool { return r.verified == len(r.chunks) }
-
-// room returns where the next chunk belongs.
-func (r *run) room() []byte {
-	return (*r.buf)[r.filled : r.filled+r.chunks[r.verified].Length]
+// ask is a chunk that a worker was asked for.
+type ask struct {
+	worker *worker
+	// end is up to where the worker will have sent what it was asked for when it
+	// has sent this, in bytes.
+	end int64
+	at  time.Time
 }
 
 // window is the part of a NAR between the reader and what was never asked for.
-// It gives runs to workers and bytes to the reader, in order.
+// It says who is to ask for what, and gives the bytes to the reader in order.
 type window struct {
-	budget *budget
+	memory *memory
 	// first and size are the range that is read, in bytes.
 	first, size int64
+	// done is closed when all chunks are there, or none is wanted any more.
+	done chan struct{}
 
-	mu      sync.Mutex
-	changed *sync.Cond
-	// known are the chunks known so far, of which the first next are in a run or
-	// before the range.
-	known []chunk.Chunk
-	next  int
+	mu sync.Mutex
+	// readable is for who reads, and for who waits for the start.
+	readable *sync.Cond
+	// known are the chunks known so far; slots are for known[head:next].
+	known      []chunk.Chunk
+	head, next int
+	slots      []slot
 	// complete says that no more chunks will be known: the manifest is confirmed.
 	complete bool
-	// runs cover the NAR without a gap, from before read on.
-	runs []*run
+	// held and asked are the room of what is there and of what is to come, in
+	// bytes.
+	held, asked int64
+	workers     []*worker
 	// read is the offset of the next byte to be read.
 	read int64
+	// missing counts the chunks known that are not there yet.
+	missing int
+	tally   tally
 	// started says that a chunk was verified.
 	started bool
-	sources map[peer.ID]*source
 	// err is why there will be no more bytes; closed that none is wanted.
 	err    error
 	closed bool
 }
 
-// source is what a peer has sent: how many verified bytes, and when the first.
-type source struct {
-	bytes int64
-	first time.Time
+// tally counts the bytes of a transfer.
+type tally struct {
+	// sources are those verified and used, by their sender.
+	sources map[peer.ID]int64
+	// verified is their sum; wasted came and were of no use.
+	verified, wasted int64
 }
 
-func newWindow(b *budget, want Want) *window {
-	w := &window{budget: b, first: want.Offset, size: want.Size, read: want.Offset, sources: make(map[peer.ID]*source)}
-	w.changed = sync.NewCond(&w.mu)
+func newWindow(m *memory, want Want) *window {
+	w := &window{
+		memory: m, first: want.Offset, size: want.Size, read: want.Offset,
+		done: make(chan struct{}), tally: tally{sources: make(map[peer.ID]int64)},
+	}
+	w.readable = sync.NewCond(&w.mu)
 	return w
 }
 
@@ -81,11 +99,17 @@ func newWindow(b *budget, want Want) *window {
 func (w *window) extend(known []chunk.Chunk) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	before := len(w.known)
 	w.known = known
-	for w.next < len(known) && known[w.next].Offset+int64(known[w.next].Length) <= w.first {
-		w.next++
+	for _, c := range known[before:] {
+		if c.Offset+int64(c.Length) <= w.first {
+			w.head++
+			w.next++
+		} else {
+			w.missing++
+		}
 	}
-	w.changed.Broadcast()
+	w.wakeAll()
 }
 
 // confirm says that all chunks are known.
@@ -93,118 +117,27 @@ func (w *window) confirm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.complete = true
-	w.changed.Broadcast()
+	w.finish()
+	w.wakeAll()
 }
 
-// restart forgets all chunks, for another manifest. It reports whether that is
-// still possible: once a chunk was verified it is not.
-func (w *window) restart() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.started {
-		return false
-	}
-	w.drop()
-	w.known, w.next, w.complete = nil, 0, false
-	return true
-}
-
-func (w *window) drop() {
-	for _, r := range w.runs {
-		w.budget.give(r.buf)
-	}
-	w.runs = nil
-}
-
-// take gives the owner a run to fill: the first one that nobody fills. It waits
-// for chunks to become known and for room. The error is io.EOF where all is
-// given away.
-func (w *window) take(ctx context.Context, owner *exchange.Session) (*run, error) {
-	defer context.AfterFunc(ctx, w.wake)()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for {
-		if err := w.err; err != nil {
-			return nil, err
-		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		if r := w.idle(); r != nil {
-			r.owner = owner
-			return r, nil
-		}
-		if w.complete && w.next == len(w.known) {
-			return nil, io.EOF
-		}
-		w.changed.Wait()
-	}
-}
-
-// idle returns the first run that is neither full nor filled by anybody, or nil.
-func (w *window) idle() *run {
-	for _, r := range w.runs {
-		if r.owner == nil && !r.full() {
-			return r
+// finish ends the fetching where all is there; mu is held.
+func (w *window) finish() {
+	if w.complete && w.missing == 0 || w.closed || w.err != nil {
+		select {
+		case <-w.done:
+		default:
+			close(w.done)
 		}
 	}
-	next := w.known[w.next:]
-	if len(next) == 0 || len(w.runs) == maxRuns || !w.budget.take(len(w.runs) == 0) {
-		return nil
-	}
-	n, size := 0, 0
-	for n < min(len(next), exchange.MaxRunChunks) && size+next[n].Length <= runSize {
-		size += next[n].Length
-		n++
-	}
-	r := &run{chunks: next[:n:n], buf: w.budget.buffer(size)}
-	w.next += n
-	w.runs = append(w.runs, r)
-	return r
+	w.readable.Broadcast()
 }
 
-// wake makes those who wait look again.
-func (w *window) wake() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.changed.Broadcast()
-}
-
-// deliver says that the run's next chunk is in its room, verified.
-func (w *window) deliver(r *run, from peer.ID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := r.chunks[r.verified].Length
-	r.verified++
-	r.filled += n
-	w.started = true
-	if w.sources[from] == nil {
-		w.sources[from] = &source{first: time.Now()}
+// wakeAll makes all workers look for something to ask; mu is held.
+func (w *window) wakeAll() {
+	for _, worker := range w.workers {
+		worker.poke()
 	}
-	w.sources[from].bytes += int64(n)
-	w.changed.Broadcast()
-}
-
-// received returns how many verified bytes a peer has sent, and when it began.
-func (w *window) received(from peer.ID) (bytes int64, first time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if s := w.sources[from]; s != nil {
-		return s.bytes, s.first
-	}
-	return 0, time.Time{}
-}
-
-// abandon takes all runs from an owner that has stopped.
-func (w *window) abandon(owner *exchange.Session) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range w.runs {
-		if r.owner == owner {
-			r.owner = nil
-		}
-	}
-	w.changed.Broadcast()
 }
 
 // fail says that there will be no more bytes than those verified.
@@ -214,20 +147,75 @@ func (w *window) fail(err error) {
 	if w.err == nil {
 		w.err = err
 	}
-	w.changed.Broadcast()
+	w.finish()
+	w.wakeAll()
+}
+
+// deliver puts a verified chunk into its slot, if it is still wanted.
+func (w *window) deliver(worker *worker, it item, data []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	worker.resolve(it)
+	i := it.index - w.head
+	if i < 0 || w.closed || w.slots[i].data != nil {
+		w.tally.wasted += int64(len(data))
+		w.release(it.use, it.room)
+		w.memory.put(data)
+		return
+	}
+	s := &w.slots[i]
+	s.data, s.use = data, it.use
+	s.asks = without(s.asks, worker)
+	w.asked -= it.room
+	w.held += it.room
+	w.started = true
+	w.missing--
+	w.tally.verified += int64(len(data))
+	w.tally.sources[worker.id] += int64(len(data))
+	worker.delivered += int64(len(data))
+	if worker.first.IsZero() {
+		worker.first = time.Now()
+	}
+	if i == 0 || w.missing == 0 {
+		w.finish()
+	}
+}
+
+// waste counts bytes that came and were of no use.
+func (w *window) waste(n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tally.wasted += n
+}
+
+// release gives back room of what was asked for; mu is held.
+func (w *window) release(use budget.Use, n int64) {
+	w.asked -= n
+	w.giveBack(use, n)
+	w.wakeAll()
+}
+
+func (w *window) giveBack(use budget.Use, n int64) {
+	if use != budget.Least { // that is taken once, for as long as the transfer lasts
+		w.memory.Release(use, n)
+	}
 }
 
 // awaitStart waits for the first verified chunk.
 func (w *window) awaitStart() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for !w.started && w.err == nil {
-		w.changed.Wait()
+	for !w.started && w.err == nil && !w.closed {
+		w.readable.Wait()
 	}
-	if w.started {
+	switch {
+	case w.started:
 		return nil
+	case w.closed:
+		return errClosed
+	default:
+		return w.err
 	}
-	return w.err
 }
 
 // Read reads the next bytes. What is verified can still be read after a
@@ -246,32 +234,60 @@ func (w *window) Read(p []byte) (int, error) {
 		case w.err != nil:
 			return 0, w.err
 		}
-		w.changed.Wait()
+		w.readable.Wait()
 	}
 }
 
-// readHead copies what is there of the first run and drops the run when it is
-// read.
-func (w *window) readHead(p []byte) int {
-	if len(w.runs) == 0 {
-		return 0
-	}
-	r := w.runs[0]
-	n := copy(p, (*r.buf)[min(int(w.read-r.offset()), r.filled):r.filled])
-	w.read += int64(n)
-	if w.read == r.end() {
-		w.runs = w.runs[1:]
-		w.budget.give(r.buf)
-		w.changed.Broadcast()
+// readHead copies what is there of the first chunks and drops those that are
+// read; mu is held.
+func (w *window) readHead(p []byte) (n int) {
+	for n < len(p) && len(w.slots) > 0 && w.slots[0].data != nil {
+		c, s := &w.known[w.head], &w.slots[0]
+		copied := copy(p[n:], s.data[max(w.read-c.Offset, 0):])
+		n += copied
+		w.read += int64(copied)
+		if w.read < c.Offset+int64(c.Length) {
+			break
+		}
+		w.memory.put(s.data)
+		w.held -= room(c.Length)
+		w.giveBack(s.use, room(c.Length))
+		w.slots[0] = slot{}
+		w.slots = w.slots[1:]
+		w.head++
+		w.wakeIdle()
 	}
 	return n
+}
+
+// wakeIdle makes those workers look for something to ask that have found
+// nothing; mu is held.
+func (w *window) wakeIdle() {
+	for _, worker := range w.workers {
+		if worker.starved {
+			worker.poke()
+		}
+	}
 }
 
 // close ends all reading. No worker may be left.
 func (w *window) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
 	w.closed = true
-	w.drop()
-	w.changed.Broadcast()
+	for i := range w.slots {
+		if s := &w.slots[i]; s.data != nil {
+			w.giveBack(s.use, room(len(s.data)))
+			w.memory.put(s.data)
+		}
+	}
+	w.slots = nil
+	w.finish()
+}
+
+func without(asks []ask, gone *worker) []ask {
+	return slices.DeleteFunc(asks, func(a ask) bool { return a.worker == gone })
 }
