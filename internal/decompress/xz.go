@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/ulikunitz/xz/lzma"
 )
 
-// The .xz container (tukaani.org/xz/xz-file-format.txt) is read here and not
-// by the xz package, because that allocates whatever dictionary a block asks
-// for, up to 4 GiB. Checksums are skipped: the NAR hash covers more. Only the
-// first stream is read, and only the LZMA2 filter is known, as in that package.
+// The .xz container (tukaani.org/xz/xz-file-format.txt) is read here and not by
+// a package, because those allocate whatever dictionary a block asks for, up to
+// 4 GiB. Checksums are skipped: the NAR hash covers more. Only the first stream
+// is read, and only the LZMA2 filter is known.
 
 const (
 	xzHeaderLen   = 12 // magic, flags, CRC
@@ -107,7 +105,7 @@ func (x *xzReader) nextBlock() error {
 		return fmt.Errorf("xz: a dictionary of %d bytes", dict)
 	}
 	x.start = x.in.n
-	x.block, err = lzma.Reader2Config{DictCap: int(dict)}.NewReader2(x.in)
+	x.block = newLZMA2Reader(x.in, int(dict))
 	return err
 }
 
