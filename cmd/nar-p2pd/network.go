@@ -14,6 +14,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/psk"
 	"github.com/nar-p2p/nar-p2p/internal/version"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/delegated"
@@ -141,7 +142,15 @@ type peers struct {
 	public  bool // the network has strangers
 }
 
-var _ substituter.Peers = peers{}
+var (
+	_ substituter.Peers     = peers{}
+	_ substituter.Estimator = peers{}
+)
+
+// Estimate implements substituter.Estimator.
+func (p peers) Estimate(hash nix.NARHash) substituter.Estimate {
+	return substituter.Estimate(p.Node.Estimate(hash))
+}
 
 // Open implements substituter.Peers.
 func (p peers) Open(ctx context.Context, want substituter.Want) (substituter.Transfer, error) {
