@@ -51,8 +51,11 @@ type Catalog struct {
 	// generation counts the changes of index.
 	generation uint32
 	settled    bool
-	marks      map[nix.HashPart]mark
-	followers  map[*follower]struct{}
+	// awaited holds, until the store has been read, who refers to paths that
+	// have not come yet.
+	awaited   map[nix.HashPart]referrers
+	marks     map[nix.HashPart]mark
+	followers map[*follower]struct{}
 	// inspected holds the paths that inspect is reading.
 	inspected map[nix.HashPart]struct{}
 }
@@ -67,6 +70,7 @@ func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log 
 		bucket:    marks,
 		log:       log.Named("share"),
 		opened:    opened{nars: make(map[Key]*openNAR)},
+		awaited:   make(map[nix.HashPart]referrers),
 		marks:     make(map[nix.HashPart]mark),
 		followers: make(map[*follower]struct{}),
 		inspected: make(map[nix.HashPart]struct{}),
@@ -108,8 +112,11 @@ func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
 			c.drop(info.Path.HashPart())
 		}
 	}
+	for _, info := range u.Added {
+		c.noteReferences(info)
+	}
 	if u.Settled && !c.settled {
-		c.settled = true
+		c.settled, c.awaited = true, nil
 		c.log.Info("store read", zap.Int("shareablePaths", c.index.len))
 	}
 	c.wake()
@@ -119,13 +126,51 @@ func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
 // put enters a path; c.mu is held.
 func (c *Catalog) put(info *narstore.PathInfo) {
 	key := Key{HashPart: info.Path.HashPart(), NARHash: info.NARHash, NARSize: info.NARSize}
+	by := c.awaited[key.HashPart]
+	delete(c.awaited, key.HashPart)
 	if at := c.index.find(key.HashPart); at != none {
-		if c.index.rows[at].key() == key {
+		r := &c.index.rows[at]
+		if r.hash == key.NARHash && r.size == key.NARSize {
 			return
 		}
+		by = r.referrers
 		c.drop(key.HashPart)
 	}
-	c.index.add(key, c.generation)
+	c.index.add(key, c.generation, by)
+}
+
+// noteReferences notes what a path of the store refers to, so that the roots are
+// known; c.mu is held. Nothing is taken back: a path whose last referrer goes is
+// found to be a root when the catalog is next made.
+func (c *Catalog) noteReferences(info *narstore.PathInfo) {
+	if info.Path.IsDerivation() {
+		return // It refers to what built a path, and is kept with it by accident.
+	}
+	by := unshared
+	if c.index.find(info.Path.HashPart()) != none {
+		by = shared
+	}
+	for _, ref := range info.References {
+		part := ref.HashPart()
+		if ref == info.Path {
+			continue
+		}
+		at := c.index.find(part)
+		if at == none {
+			if c.awaited != nil {
+				c.awaited[part] |= by
+			}
+			continue
+		}
+		r := &c.index.rows[at]
+		if was := *r; (was.referrers | by).root() != was.root() {
+			for f := range c.followers {
+				f.alter(at, &was)
+			}
+			r.since = c.generation
+		}
+		r.referrers |= by
+	}
 }
 
 // drop takes out a path, and reports whether it was there; c.mu is held.

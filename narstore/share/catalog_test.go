@@ -34,7 +34,7 @@ func (p *path) part() nix.HashPart { return p.info.Path.HashPart() }
 func (p *path) hash() nix.NARHash  { return p.info.NARHash }
 
 func (p *path) key() share.Key {
-	return share.Key{HashPart: p.part(), NARHash: p.hash(), NARSize: p.info.NARSize}
+	return share.Key{HashPart: p.part(), NARHash: p.hash(), NARSize: p.info.NARSize, Root: true}
 }
 
 // newPath makes a path whose hash part follows from its name; keys sign it.

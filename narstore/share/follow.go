@@ -8,7 +8,8 @@ const maxAdded = 1024
 
 // Change tells of changes in the catalog since the Change before.
 type Change struct {
-	// Removed comes first: a key may be in both lists.
+	// Removed comes first: a path may be in both lists, as one does that becomes a
+	// root, or is one no more.
 	Removed []Key
 	Added   []Key
 	// Settled is true from the Change on that completes the first listing.
@@ -28,6 +29,9 @@ type follower struct {
 	at   int32
 	// removed holds keys that were told and have gone: each at most once.
 	removed []Key
+	// altered holds rows that were told as roots, or as none, and are to be told
+	// anew since that has changed; with what was told.
+	altered map[int32]bool
 	settled bool
 	// wake holds one token while there may be something to tell.
 	wake chan struct{}
@@ -35,9 +39,33 @@ type follower struct {
 
 // forget takes note that a row goes; the catalog's mu is held.
 func (f *follower) forget(at int32, r *row) {
-	if r.since <= f.told || r.since <= f.pass && at < f.at {
-		f.removed = append(f.removed, r.key())
+	key := r.key()
+	if root, altered := f.altered[at]; altered {
+		delete(f.altered, at)
+		key.Root = root
+	} else if !f.knows(at, r) {
+		return
 	}
+	f.removed = append(f.removed, key)
+}
+
+// alter takes note that a row, which is given as it was, becomes a root or ceases
+// to be one. It is told in one Change that the old key goes and the new one comes:
+// else readers would take the path for gone until the pass reaches it. The
+// catalog's mu is held.
+func (f *follower) alter(at int32, was *row) {
+	if _, altered := f.altered[at]; altered || !f.knows(at, was) {
+		return
+	}
+	if f.altered == nil {
+		f.altered = make(map[int32]bool)
+	}
+	f.altered[at] = was.root()
+}
+
+// knows reports whether a row has been told as it is.
+func (f *follower) knows(at int32, r *row) bool {
+	return r.since <= f.told || r.since <= f.pass && at < f.at
 }
 
 // wake tells the followers of a change; c.mu is held.
@@ -97,9 +125,24 @@ func (c *Catalog) next(f *follower) (change Change, more bool) {
 	}
 	rows := c.index.rows
 	for ; int(f.at) < len(rows) && len(change.Added) < maxAdded; f.at++ {
-		if r := &rows[f.at]; r.since > f.told && r.since <= f.pass {
-			change.Added = append(change.Added, r.key())
+		r := &rows[f.at]
+		if r.since <= f.told || r.since > f.pass {
+			continue
 		}
+		key := r.key()
+		if root, altered := f.altered[f.at]; altered {
+			delete(f.altered, f.at)
+			if root == key.Root {
+				continue // It is again as it was.
+			}
+			old := key
+			old.Root = root
+			change.Removed = append(change.Removed, old)
+		}
+		change.Added = append(change.Added, key)
+	}
+	if len(f.altered) == 0 {
+		f.altered = nil // A map never shrinks.
 	}
 	if int(f.at) == len(rows) {
 		f.told, f.at = f.pass, 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 )
 
@@ -22,6 +24,8 @@ type reader struct {
 	keys    map[share.Key]bool
 	settled bool
 	faults  []string
+	// nothingGoes: a path that is removed must come again in the same Change.
+	nothingGoes bool
 }
 
 func (n *node) read(ctx context.Context) *reader {
@@ -53,6 +57,13 @@ func (r *reader) take(c share.Change) {
 			fault("%x was added twice", k.HashPart)
 		}
 		r.keys[k] = true
+	}
+	for _, k := range c.Removed {
+		other := k
+		other.Root = !k.Root
+		if r.nothingGoes && !r.keys[k] && !r.keys[other] {
+			fault("%x is gone", k.HashPart)
+		}
 	}
 	if len(c.Added) > 1024 {
 		fault("%d keys in one change", len(c.Added))
@@ -198,4 +209,127 @@ func TestFollowReturnsTheErrorOfItsFunction(t *testing.T) {
 			t.Errorf("Follow = %v, want %v", err, want)
 		}
 	})
+}
+
+// Whether a path is a root is known whatever the order in which the store tells
+// of it and of what refers to it, and followers hear of it when that changes.
+func TestRoots(t *testing.T) {
+	cache := secretKey(t, "cache")
+	policy := &share.Policy{Keys: []narinfo.PublicKey{cache.Public()}}
+	referring := func(name string, to *path, keys ...narinfo.SecretKey) *path {
+		p := newPath(t, name, []byte(name))
+		p.info.References = []nix.StorePath{to.info.Path, p.info.Path}
+		sign(p.info, keys...)
+		return p
+	}
+	lib := newPath(t, "lib", []byte("lib"), cache)
+	self := referring("self", lib, cache)
+	self.info.References = []nix.StorePath{self.info.Path}
+	self.info.Signatures = nil
+	sign(self.info, cache)
+	app := referring("app", lib, cache)
+	profile := referring("profile", lib)
+	recipe := referring("lib.drv", lib)
+	for _, test := range []struct {
+		name  string
+		paths []*path
+		roots []*path
+	}{
+		{"alone", []*path{lib}, []*path{lib}},
+		{"refers to itself", []*path{self}, []*path{self}},
+		{"referred to", []*path{lib, app}, []*path{app}},
+		{"referred to, the other order", []*path{app, lib}, []*path{app}},
+		{"installed", []*path{lib, app, profile}, []*path{lib, app}},
+		{"installed, the other order", []*path{profile, app, lib}, []*path{lib, app}},
+		{"referred to by a derivation", []*path{recipe, lib, app}, []*path{app}},
+		{"told again", []*path{lib, app, lib}, []*path{app}},
+	} {
+		for _, listing := range []bool{true, false} {
+			if !listing && len(test.paths) > 1 && test.paths[0] != lib {
+				continue // Once it is valid, a path has all that it refers to.
+			}
+			t.Run(fmt.Sprintf("%s, listing %t", test.name, listing), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newStore()
+					s.listing = listing
+					n := run(t, policy, s, &bucket{values: make(map[string]string)})
+					ctx, cancel := context.WithCancel(t.Context())
+					r := n.read(ctx)
+					for _, p := range test.paths {
+						s.add(p)
+						for r.step() {
+						}
+					}
+					want := make(map[share.Key]bool)
+					for _, p := range test.paths {
+						if key := p.key(); n.Explain(ctx, p.info.Path) == nil {
+							key.Root = slices.Contains(test.roots, p)
+							want[key] = true
+						}
+					}
+					if diff := cmp.Diff(want, r.keys); diff != "" {
+						t.Errorf("keys (-want +got):\n%s", diff)
+					}
+					if len(r.faults) > 0 {
+						t.Errorf("faults: %q", r.faults)
+					}
+					cancel()
+					<-r.done
+					n.stop()
+				})
+			})
+		}
+	}
+}
+
+// A path that becomes a root, or is one no more, is not told to be gone, however
+// far the reader is and however many they are: the announcer would announce it
+// anew.
+func TestAlteredRootsAreNotGone(t *testing.T) {
+	cache := secretKey(t, "cache")
+	policy := &share.Policy{Keys: []narinfo.PublicKey{cache.Public()}}
+	libs := make([]*path, 1500) // more than fit in one batch
+	for i := range libs {
+		name := fmt.Sprintf("lib%d", i)
+		libs[i] = newPath(t, name, []byte(name), cache)
+	}
+	referring := func(name string, to []*path, keys ...narinfo.SecretKey) *path {
+		p := newPath(t, name, []byte(name))
+		for _, lib := range to {
+			p.info.References = append(p.info.References, lib.info.Path)
+		}
+		sign(p.info, keys...)
+		return p
+	}
+	for batches := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			n := start(t, policy, libs...)
+			ctx, cancel := context.WithCancel(t.Context())
+			r := n.read(ctx)
+			r.nothingGoes = true
+			for range batches {
+				r.step()
+			}
+			n.store.add(referring("app", libs, cache))
+			r.step()
+			n.store.add(referring("profile", libs[:1000]))
+			for r.step() {
+			}
+			roots := 0
+			for k := range r.keys {
+				if k.Root {
+					roots++
+				}
+			}
+			if len(r.keys) != 1501 || roots != 1001 {
+				t.Errorf("after %d batches: %d keys, %d of them roots, want 1501 and 1001", batches, len(r.keys), roots)
+			}
+			if len(r.faults) > 0 {
+				t.Errorf("after %d batches: %d faults, such as %s", batches, len(r.faults), r.faults[0])
+			}
+			cancel()
+			<-r.done
+			n.stop()
+		})
+	}
 }

@@ -14,6 +14,10 @@ type Key struct {
 	NARHash nix.NARHash
 	// NARSize is in bytes.
 	NARSize int64
+	// Root is true for the paths from which the others are reached: those that
+	// nothing else in the catalog refers to, and those that something refers to
+	// which is not shared, as a profile does to what was installed in it.
+	Root bool
 }
 
 // none ends a chain of rows.
@@ -29,9 +33,24 @@ type row struct {
 	// since is the index's generation in which the row was added; 0 marks a
 	// free row.
 	since uint32
+	referrers
 }
 
-func (r *row) key() Key { return Key{HashPart: r.part, NARHash: r.hash, NARSize: r.size} }
+func (r *row) key() Key {
+	return Key{HashPart: r.part, NARHash: r.hash, NARSize: r.size, Root: r.root()}
+}
+
+// referrers is what kinds of other paths refer to one.
+type referrers uint8
+
+const (
+	// shared referrers are in the catalog.
+	shared referrers = 1 << iota
+	// unshared ones are in the store only.
+	unshared
+)
+
+func (r referrers) root() bool { return r != shared }
 
 // index finds paths by hash part and by NAR hash. Both are cryptographic hashes
 // already, so their own bytes select the chain. 100,000 paths take about 9 MB,
@@ -76,7 +95,7 @@ func (x *index) withHash(hash nix.NARHash) iter.Seq[int32] {
 }
 
 // add adds a path whose hash part is not in the index.
-func (x *index) add(k Key, since uint32) {
+func (x *index) add(k Key, since uint32, by referrers) {
 	var at int32
 	if n := len(x.free); n > 0 {
 		at, x.free = x.free[n-1], x.free[:n-1]
@@ -84,7 +103,7 @@ func (x *index) add(k Key, since uint32) {
 		at = int32(len(x.rows))
 		x.rows = append(x.rows, row{})
 	}
-	x.rows[at] = row{part: k.HashPart, hash: k.NARHash, size: k.NARSize, since: since}
+	x.rows[at] = row{part: k.HashPart, hash: k.NARHash, size: k.NARSize, since: since, referrers: by}
 	x.len++
 	if x.len > len(x.byPart) {
 		x.rebuild()

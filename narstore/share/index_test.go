@@ -32,7 +32,7 @@ func TestIndexAgainstMaps(t *testing.T) {
 		}
 		switch {
 		case at == none:
-			x.add(k, 1)
+			x.add(k, 1, shared)
 			held[k.HashPart] = k
 		case round%3 != 0:
 			x.remove(at)
@@ -65,7 +65,7 @@ func TestEmptyIndex(t *testing.T) {
 	if x.find(k.HashPart) != none || len(slices.Collect(x.withHash(k.NARHash))) != 0 {
 		t.Error("an empty index finds a key")
 	}
-	x.add(k, 1)
+	x.add(k, 1, shared)
 	x.remove(x.find(k.HashPart))
 	if x.find(k.HashPart) != none || len(slices.Collect(x.withHash(k.NARHash))) != 0 {
 		t.Error("an emptied index finds a key")
@@ -84,7 +84,7 @@ func TestIndexMemory(t *testing.T) {
 	before := heap()
 	x := &index{}
 	for i := range paths {
-		x.add(testKey(i, paths), 1)
+		x.add(testKey(i, paths), 1, shared)
 	}
 	used := heap() - before
 	runtime.KeepAlive(x)
