@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/internal/closure"
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
@@ -121,6 +123,10 @@ func (c catalog) Follow(ctx context.Context, f func(share.Change) error) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (c catalog) Held(h nix.NARHash) (root chunk.Root, known, held bool) {
+	return chunk.Root{}, false, slices.ContainsFunc(c, func(k share.Key) bool { return k.NARHash == h })
 }
 
 // provide makes a node that holds a closure and has announced it, and that

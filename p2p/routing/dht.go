@@ -61,9 +61,15 @@ type Config struct {
 	// Announced filters the addresses that go into the DHT, both the node's
 	// own and those that it hears of. The public network filters by itself.
 	Announced func([]ma.Multiaddr) []ma.Multiaddr
-	// Datastore gives the datastore of a namespace, for provider records that
-	// the node keeps for others.
+	// Datastore gives the datastore of a namespace: for provider records that
+	// the node keeps for others, and for what it has announced itself.
 	Datastore func(namespace string) ds.Batching
+	// AnnounceBudget is how many bytes a day may be sent for announcing, or 0
+	// for as many as it takes. In the public network it does not count for the
+	// local network's DHT.
+	AnnounceBudget int64
+	// Options are added to those of every table: a simulation's.
+	Options []dht.Option
 }
 
 // table is one DHT with its name in the public network: "wan" or "lan".
@@ -79,6 +85,8 @@ type DHT struct {
 	tables  []table
 	close   func() error
 	joined  time.Time
+	// sightings is what lookups have found.
+	sightings sightings
 }
 
 // Join starts to take part in the DHT over h. Close the host before the DHT:
@@ -99,14 +107,14 @@ func Join(h host.Host, cfg *Config) (*DHT, error) {
 		// one can be reached, and a network without public nodes would have
 		// no server at all.
 	}
-	private, err := dht.New(h,
+	private, err := dht.New(h, append(slices.Clone(cfg.Options),
 		dht.ProtocolPrefix(d.prefix()),
 		dht.Mode(mode),
 		dht.BootstrapPeers(cfg.Bootstrap...),
 		dht.AddressFilter(cfg.Announced),
 		dht.DisableValues(),
 		dht.Datastore(d.datastore(cfg, "")),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("routing: %w", err)
 	}
@@ -122,6 +130,7 @@ func joinPublic(h host.Host, cfg *Config) (*DHT, error) {
 			dht.Datastore(d.datastore(cfg, "wan")),
 		),
 		dual.LanDHTOption(dht.Datastore(d.datastore(cfg, "lan"))),
+		dual.DHTOption(cfg.Options...),
 	}
 	switch cfg.Role {
 	case Client:

@@ -50,6 +50,7 @@ func (d *DHT) FindProviders(ctx context.Context, key cid.Cid) iter.Seq[peer.Addr
 				continue
 			}
 			seen[info.ID] = struct{}{}
+			d.sightings.note(key, len(seen))
 			if !yield(info) || len(seen) == MaxProviders {
 				return
 			}

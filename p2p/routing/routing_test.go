@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p/host"
@@ -49,6 +51,12 @@ type node struct {
 // join makes a node on loopback; bootstrap may be nil. It stops with the test.
 func join(t *testing.T, network string, role routing.Role, bootstrap *node) *node {
 	t.Helper()
+	return joinWith(t, network, role, bootstrap, dssync.MutexWrap(ds.NewMapDatastore()))
+}
+
+// joinWith makes a node that keeps its records in store.
+func joinWith(t *testing.T, network string, role routing.Role, bootstrap *node, store ds.Batching) *node {
+	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +66,6 @@ func join(t *testing.T, network string, role routing.Role, bootstrap *node) *nod
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
 	n := &node{host: h}
 	n.cfg = routing.Config{
 		Network: network,
@@ -98,7 +105,7 @@ func (n *node) info() peer.AddrInfo { return peer.AddrInfo{ID: n.host.ID(), Addr
 // stops it.
 func (n *node) announce(t *testing.T, changes <-chan share.Change) (*routing.Announcer, func()) {
 	t.Helper()
-	a := routing.NewAnnouncer(n.dht, catalog(changes), &n.cfg, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
+	a := routing.NewAnnouncer(n.dht, newCatalog(changes), &n.cfg, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -133,12 +140,22 @@ func (n *node) finds(t *testing.T, key cid.Cid, provider *node) bool {
 }
 
 // catalog tells the changes that come in.
-type catalog <-chan share.Change
+type catalog struct {
+	changes <-chan share.Change
 
-func (c catalog) Follow(ctx context.Context, f func(share.Change) error) error {
+	mu   sync.Mutex
+	held map[nix.NARHash]int
+}
+
+func newCatalog(changes <-chan share.Change) *catalog {
+	return &catalog{changes: changes, held: make(map[nix.NARHash]int)}
+}
+
+func (c *catalog) Follow(ctx context.Context, f func(share.Change) error) error {
 	for {
 		select {
-		case change := <-c:
+		case change := <-c.changes:
+			c.take(change)
 			if err := f(change); err != nil {
 				return err
 			}
@@ -146,6 +163,23 @@ func (c catalog) Follow(ctx context.Context, f func(share.Change) error) error {
 			return ctx.Err()
 		}
 	}
+}
+
+func (c *catalog) take(change share.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range change.Removed {
+		c.held[k.NARHash]--
+	}
+	for _, k := range change.Added {
+		c.held[k.NARHash]++
+	}
+}
+
+func (c *catalog) Held(h nix.NARHash) (chunk.Root, bool, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return chunk.Root{}, false, c.held[h] > 0
 }
 
 func path(name, nar string) share.Key {
@@ -186,7 +220,7 @@ func TestAnnouncedPathsAreFound(t *testing.T) {
 	await(t, "the second path to be found", func() bool { return consumer.finds(t, routing.ContentKey(world.NARHash), provider) })
 	await(t, "nothing to wait any more", func() bool {
 		p, err := a.Progress(t.Context())
-		return err == nil && p == routing.Progress{Keys: 4}
+		return err == nil && p.Keys == 4 && p.Waiting == 0 && p.Regions == 0
 	})
 	if consumer.finds(t, routing.ContentKey(path("", "absent").NARHash), provider) {
 		t.Error("found a provider of a NAR that nobody announced")
@@ -273,7 +307,7 @@ func TestRestartAnnouncesWhatCameMeanwhile(t *testing.T) {
 	await(t, "the old path to be found", func() bool { return server.finds(t, routing.ContentKey(old.NARHash), provider) })
 	await(t, "nothing to wait any more", func() bool {
 		p, err := a.Progress(t.Context())
-		return err == nil && p == routing.Progress{Keys: 2}
+		return err == nil && p.Keys == 2 && p.Waiting == 0 && p.Regions == 0
 	})
 	stop()
 	start(4, old, fresh)

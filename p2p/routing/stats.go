@@ -1,12 +1,6 @@
 package routing
 
-import (
-	"context"
-
-	ds "github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/namespace"
-	"github.com/libp2p/go-libp2p-kad-dht/provider"
-)
+import "context"
 
 // Progress is how far announcing has come: in the public network, to the
 // internet.
@@ -17,45 +11,51 @@ type Progress struct {
 	// Waiting is how many of them wait for their announcement. It is all of them
 	// until the node has an address and has been online.
 	Waiting int
-	// Regions is how many regions of the DHT wait for their announcement.
+	// Regions is how many regions of the DHT wait for their announcement or have
+	// it now.
 	Regions int
+	// Skipped is how many further keys the budget does not allow, and Resting
+	// how many wait for a later day: the metadata keys of paths that are no
+	// roots take turns where there is a budget.
+	Skipped, Resting int
+	// SentBytes is the upload that records have taken since the start.
+	SentBytes int64
 }
 
 // Progress asks the provider.
 func (a *Announcer) Progress(ctx context.Context) (Progress, error) {
 	a.mu.Lock()
-	keys := a.keys
-	var sweep *provider.SweepingProvider
-	missed := 0
-	if len(a.sweepers) > 0 {
-		sweep, missed = a.sweepers[0].provider, len(a.sweepers[0].missed)
-	}
+	sweepers := a.sweepers
 	a.mu.Unlock()
-	if keys == nil {
+	if len(sweepers) == 0 {
 		return Progress{}, nil
 	}
-	n, err := keys.Size(ctx)
+	return sweepers[0].progress(ctx)
+}
+
+func (s *sweeper) progress(ctx context.Context) (Progress, error) {
+	p, err := s.source.progress(ctx)
 	if err != nil {
 		return Progress{}, err
 	}
+	p.SentBytes = s.place.sentBytes()
+	sweep := s.provider.Load()
 	if sweep == nil {
-		return Progress{Keys: n, Waiting: n}, nil
+		p.Waiting = p.Keys
+		return p, nil
 	}
 	stats, err := sweep.Stats(ctx)
 	if err != nil {
 		return Progress{}, err
 	}
-	waiting := missed + int(stats.Queues.PendingKeyProvides) + stats.Operations.Ongoing.KeyProvides + stats.Operations.Ongoing.KeyReprovides
-	if stats.Connectivity.Status == "offline" || stats.Schedule.Regions == 0 {
-		waiting = n
+	waiting := int(s.waiting.Load() + stats.Queues.PendingKeyProvides)
+	waiting += stats.Operations.Ongoing.KeyProvides + stats.Operations.Ongoing.KeyReprovides
+	sent := stats.Operations.Past
+	if stats.Connectivity.Status == "offline" || s.first && sent.KeysProvided+sent.KeysFailed == 0 {
+		waiting = p.Keys
 	}
-	return Progress{
-		Keys:    n,
-		Waiting: min(waiting, n),
-		Regions: int(stats.Queues.PendingRegionProvides + stats.Queues.PendingRegionReprovides),
-	}, nil
-}
-
-func namespaced(store ds.Batching, name string) ds.Batching {
-	return namespace.Wrap(store, ds.NewKey(name))
+	p.Waiting = min(waiting, p.Keys)
+	// A worker may be about to find out what there is to send in its region.
+	p.Regions = int(stats.Queues.PendingRegionProvides+stats.Queues.PendingRegionReprovides) + stats.Workers.Active
+	return p, nil
 }
