@@ -92,6 +92,9 @@ type Config struct {
 	// Infrastructure marks a node with a public address that relays for others
 	// and tells them how reachable they are.
 	Infrastructure bool
+	// AnnounceBudget is how many bytes a day may be sent to tell the public
+	// network what the node holds; 0 sets no limit.
+	AnnounceBudget int64
 	// Datastore gives the persistent datastore of a namespace.
 	Datastore func(namespace string) ds.Batching
 	// Memory is what NARs on their way take their room from; nil is one of their

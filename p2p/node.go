@@ -231,6 +231,9 @@ func (l *live) joinDHT() error {
 		Announced: narhost.Announced(cfg.Listen),
 		Datastore: cfg.Datastore,
 	}
+	if !cfg.private() {
+		routingCfg.AnnounceBudget = cfg.AnnounceBudget
+	}
 	d, err := routing.Join(l.host, routingCfg)
 	if err != nil {
 		return err

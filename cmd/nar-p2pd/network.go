@@ -42,6 +42,7 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		WithoutDHT:     cfg.Routing == config.RoutingDelegated,
 		UploadLimit:    cfg.P2P.UploadLimit,
 		Answers:        cfg.ServeRouting != "",
+		AnnounceBudget: cfg.Share.AnnounceBudget,
 		Datastore:      db.Datastore,
 		UserAgent:      "nar-p2p/" + version.String(),
 		Registerer:     metrics,

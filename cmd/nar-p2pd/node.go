@@ -89,7 +89,10 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		status.Endpoints = append(status.Endpoints, endpoint)
 	}
 	if a := s.Announcing; a != nil {
-		status.Announcing = &control.Announcing{Keys: a.Keys, Waiting: a.Waiting, Regions: a.Regions}
+		status.Announcing = &control.Announcing{
+			Keys: a.Keys, Waiting: a.Waiting, Regions: a.Regions,
+			Skipped: a.Skipped, Resting: a.Resting, SentBytes: a.SentBytes,
+		}
 	}
 	if v := s.Served; v != nil {
 		status.Served = &control.Served{

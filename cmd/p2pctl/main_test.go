@@ -134,7 +134,7 @@ func (node) Status() control.Status {
 		P2P: &control.P2PStatus{
 			PeerID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
 			Connected: 3, Reachability: "private", Routing: "client", RoutingPeers: 120,
-			Announcing: &control.Announcing{Keys: 34, Waiting: 4},
+			Announcing: &control.Announcing{Keys: 34, Waiting: 4, Skipped: 5, Resting: 7, SentBytes: 1536},
 			Served:     &control.Served{Bytes: 3 << 20, Sessions: 5},
 		},
 		NARBytes: map[string]uint64{"peer": 2 << 30, "upstream": 1023},

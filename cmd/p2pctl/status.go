@@ -93,10 +93,23 @@ func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) 
 		row("endpoint", "%s%s", e.URL, unless(e.Problem == "", ": "+printable(e.Problem)))
 	}
 	if p.Announcing != nil {
-		row("announced", "%d of %d keys", p.Announcing.Keys-p.Announcing.Waiting, p.Announcing.Keys)
+		printAnnouncing(row, p.Announcing)
 	}
 	for _, address := range p.Addresses {
 		row("address", "%s", address)
+	}
+}
+
+func printAnnouncing(row func(name, format string, args ...any), a *control.Announcing) {
+	row("announced", "%d keys, %s sent", a.Keys-a.Waiting, bytesText(uint64(a.SentBytes)))
+	if a.Waiting > 0 {
+		row("", "%d more wait", a.Waiting)
+	}
+	if a.Skipped > 0 {
+		row("", "%d more are beyond share.announce_budget", a.Skipped)
+	}
+	if a.Resting > 0 {
+		row("", "%d more take turns", a.Resting)
 	}
 }
 

@@ -140,6 +140,8 @@ type Share struct {
 	Exclude    []string
 	// MaxNARSize is in bytes; 0 sets no limit.
 	MaxNARSize int64
+	// AnnounceBudget is in bytes a day; 0 sets no limit.
+	AnnounceBudget int64
 }
 
 // Trust says which signatures make a record count.
@@ -194,7 +196,7 @@ func defaults() *Config {
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
 		}},
-		Share:     Share{PublicKeys: []string{CacheNixOSKey}},
+		Share:     Share{PublicKeys: []string{CacheNixOSKey}, AnnounceBudget: 200 << 20},
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
 		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
 		Fetch:     Fetch{Memory: budget.Default, Window: 32 << 20},

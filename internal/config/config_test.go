@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
 		}},
-		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}},
+		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}, AnnounceBudget: 200 << 20},
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
 		Fetch:     config.Fetch{Memory: 256 << 20, Window: 32 << 20},
@@ -102,6 +102,7 @@ upload_limit = "10MiB/s"
 public_keys = []
 exclude = ["linux-*"]
 max_nar_size = "64MiB"
+announce_budget = "50MiB"
 [trust]
 public_keys = ["` + config.CacheNixOSKey + `"]
 threshold = 1
@@ -155,7 +156,7 @@ socket = "/run/x/y.sock"
 			PSKFile:     "/run/secrets/psk",
 			UploadLimit: 10 << 20,
 		},
-		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20},
+		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20, AnnounceBudget: 50 << 20},
 		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{
 			{

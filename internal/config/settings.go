@@ -194,6 +194,13 @@ func settings(c *Config) []setting {
 			doc: "The largest NAR that is shared, such as `512MiB`.", unset: "no limit of its own",
 		},
 		{
+			name: "share.announce_budget", value: size(&c.Share.AnnounceBudget),
+			doc: "How many bytes a day the node may send to tell the public DHT what it holds, such as `50MiB`; 0 for as many as it takes. " +
+				"Where it does not reach for everything, what is worth most is announced: [discovery](discovery.md#announcing) says in which order. " +
+				"In a named network, and on the local one, everything is announced.",
+			unset: "no limit",
+		},
+		{
 			name: "trust.public_keys", value: list(&c.Trust.PublicKeys, checkPublicKey),
 			doc: "The keys whose signatures make a record count. List here what Nix's `trusted-public-keys` lists.",
 		},

@@ -115,11 +115,17 @@ type EndpointStatus struct {
 
 // Announcing says how far the node has come in telling the DHT what it holds.
 type Announcing struct {
-	// Keys are to be announced, two for each path; of these Waiting have not
-	// been yet. Regions of the DHT wait for theirs.
+	// Keys are to be announced, at most two for each path; of these Waiting have
+	// not been yet. Regions of the DHT wait for theirs.
 	Keys    int `json:"keys"`
 	Waiting int `json:"waiting"`
 	Regions int `json:"regions"`
+	// Skipped keys are beyond the budget. Resting ones are announced on other
+	// days: where there is a budget, metadata keys take turns.
+	Skipped int `json:"skipped"`
+	Resting int `json:"resting"`
+	// SentBytes is the upload that it has taken since the start.
+	SentBytes int64 `json:"sentBytes"`
 }
 
 // Served counts what peers got since the start.
