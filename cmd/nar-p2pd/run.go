@@ -34,6 +34,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	}
 	part(d.substituter.Run)
 	part(d.vouched.Run)
+	part(giveBackMemory)
 	if d.serves() {
 		part(d.catalog.Run)
 	}
