@@ -80,7 +80,7 @@ type NAR interface {
 // Update tells of changes in a store since the Update before.
 type Update struct {
 	Added   []*PathInfo
-	Removed []nix.StorePath
+	Removed []nix.HashPart
 	// Settled is true from the Update on that completes the first listing.
 	Settled bool
 }

@@ -62,8 +62,8 @@ func read(root, socket string) error {
 				return err
 			}
 		}
-		for _, path := range u.Removed {
-			if _, err := fmt.Fprintf(os.Stdout, "removed %s\n", path); err != nil {
+		for _, part := range u.Removed {
+			if _, err := fmt.Fprintf(os.Stdout, "removed %s\n", part); err != nil {
 				return err
 			}
 		}
@@ -208,7 +208,7 @@ func TestUnprivileged(t *testing.T) {
 			second := n.AddTree(t, "second", "second")
 			r.until(added(t, n, second))
 			n.Delete(t, first)
-			r.until("removed " + first.String())
+			r.until("removed " + first.HashPart().String())
 			// The reader may have changed how it reads: nothing is lost by that.
 			third := n.AddTree(t, "third", "third")
 			r.until(added(t, n, third))

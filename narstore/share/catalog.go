@@ -102,8 +102,8 @@ func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
-	for _, path := range u.Removed {
-		c.drop(path.HashPart())
+	for _, part := range u.Removed {
+		c.drop(part)
 	}
 	for i, info := range u.Added {
 		if shareable[i] && c.marks[info.Path.HashPart()] == "" {

@@ -77,7 +77,7 @@ func (s *store) remove(paths ...*path) {
 	for _, p := range paths {
 		delete(s.infos, p.info.Path.HashPart())
 		delete(s.nars, p.info.Path.HashPart())
-		u.Removed = append(u.Removed, p.info.Path)
+		u.Removed = append(u.Removed, p.info.Path.HashPart())
 	}
 	s.tell(u)
 }

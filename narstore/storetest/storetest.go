@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -288,11 +289,12 @@ func (v *View) apply(u narstore.Update) {
 	for _, info := range u.Added {
 		v.Paths[info.Path] = info
 	}
-	for _, path := range u.Removed {
-		if v.Paths[path] == nil {
-			v.tb.Errorf("Follow removes %s, of which it has not told", path)
+	for _, part := range u.Removed {
+		told := len(v.Paths)
+		maps.DeleteFunc(v.Paths, func(p nix.StorePath, _ *narstore.PathInfo) bool { return p.HashPart() == part })
+		if len(v.Paths) == told {
+			v.tb.Errorf("Follow removes %s, of which it has not told", part)
 		}
-		delete(v.Paths, path)
 	}
 }
 

@@ -141,7 +141,7 @@ func (f *Follower) sift(records []Record) []*narstore.PathInfo {
 	for _, r := range records {
 		switch {
 		case r.Err == nil:
-			f.Ledger.tell(r.Info.Path, r.Sum)
+			f.Ledger.tell(r.Info.Path.HashPart(), r.Sum)
 			infos = append(infos, r.Info)
 		case !f.warned[r.Label]:
 			f.warned[r.Label] = true

@@ -62,8 +62,8 @@ func TestListings(t *testing.T) {
 		{"two paths", state{one: 1, two: 1}, []narstore.Update{{Added: added(one, two), Settled: true}}},
 		{"no change", state{one: 1, two: 1}, nil},
 		{"a change", state{one: 2, two: 1}, []narstore.Update{{Added: added(one), Settled: true}}},
-		{"a removal", state{one: 2}, []narstore.Update{{Added: added(), Removed: []nix.StorePath{two}, Settled: true}}},
-		{"both", state{two: 1}, []narstore.Update{{Added: added(two), Removed: []nix.StorePath{one}, Settled: true}}},
+		{"a removal", state{one: 2}, []narstore.Update{{Added: added(), Removed: []nix.HashPart{two.HashPart()}, Settled: true}}},
+		{"both", state{two: 1}, []narstore.Update{{Added: added(two), Removed: []nix.HashPart{one.HashPart()}, Settled: true}}},
 	} {
 		got = nil
 		list(step.paths)
