@@ -89,6 +89,14 @@ nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Ni
 fuzz: ## Each fuzz target for FUZZTIME.
 	.ci/fuzz $(FUZZTIME)
 
+.PHONY: sim
+sim: ## Announcing and looking up among 10,000 simulated servers; 2 GB and some minutes.
+	$(GO) run ./e2e/sim
+
+.PHONY: scale
+scale: deps ## A node that announces 100,000 paths to 40 servers: seconds, messages, memory.
+	$(GO) test -run '^$$' -bench AnnounceStore -benchtime 1x -timeout 30m ./e2e
+
 .PHONY: test-full
 test-full: deps check ## Everything at full scale; writes docs/reports/.
 	.ci/test-full

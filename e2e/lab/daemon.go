@@ -65,6 +65,8 @@ type DaemonConfig struct {
 	// Keys are trusted and shared beside those of ShareKeys and TrustKeys. All
 	// empty leaves the daemon's defaults, the key of cache.nixos.org.
 	Keys, ShareKeys, TrustKeys []string
+	// AnnounceBudget is how much it may send a day to announce, such as "1MiB".
+	AnnounceBudget string
 	// Threshold is 1 where it is 0.
 	Threshold int
 	// Flags are further arguments of nar-p2pd.
@@ -148,6 +150,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	}
 	line("[share]")
 	list("public_keys", append(c.ShareKeys, c.Keys...))
+	if c.AnnounceBudget != "" {
+		line("announce_budget = %q", c.AnnounceBudget)
+	}
 	line("[trust]")
 	list("public_keys", append(c.TrustKeys, c.Keys...))
 	if c.Threshold > 0 {
@@ -341,4 +346,35 @@ func (d *Daemon) WaitAnnounced(paths int) {
 		a := s.P2P.Announcing
 		return s.Store.Shareable >= paths && a != nil && a.Keys > s.Store.Shareable && a.Waiting == 0 && a.Regions == 0
 	})
+}
+
+// Memory is what a process has in memory, in MiB.
+type Memory struct {
+	// Total includes files that are mapped: the program, and its database.
+	Total, Anonymous float64
+}
+
+// Memory returns what the daemon's process has in memory at the most and now.
+func (d *Daemon) Memory() (peak float64, now Memory) {
+	d.lab.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var name string
+		var kib float64
+		if n, _ := fmt.Sscanf(line, "%s %f kB", &name, &kib); n != 2 {
+			continue
+		}
+		switch name {
+		case "VmHWM:":
+			peak = kib / 1024
+		case "VmRSS:":
+			now.Total = kib / 1024
+		case "RssAnon:":
+			now.Anonymous = kib / 1024
+		}
+	}
+	return peak, now
 }
