@@ -10,14 +10,19 @@ import (
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 )
 
 // None is Nix's word for an uncompressed NAR.
 const None = "none"
 
-// maxWindow is the largest zstd window and xz dictionary, in bytes: what
-// "zstd --ultra -22" needs, and twice what "xz -9" needs.
-const maxWindow = 128 << 20
+const (
+	// maxWindow is the largest zstd window, in bytes: what "zstd --ultra -22"
+	// needs.
+	maxWindow = 128 << 20
+	// maxDictionary is the largest xz dictionary, in bytes: what "xz -9" needs.
+	maxDictionary = 64 << 20
+)
 
 // Knows reports whether NewReader knows the method as a Compression.
 func Knows(method string) bool {
@@ -29,14 +34,19 @@ func Knows(method string) bool {
 }
 
 // NewReader returns the plain bytes of r, some of whose decoders read byte by
-// byte. The method is a Compression of a narinfo or a Content-Encoding; size is
-// how many plain bytes are wanted at most. Close does not close r.
-func NewReader(method string, r io.Reader, size int64) (io.ReadCloser, error) {
+// byte. The method is a Compression of a narinfo or a Content-Encoding. Close
+// does not close r.
+func NewReader(method string, r io.Reader) (io.ReadCloser, error) {
 	switch method {
 	case "", None, "identity":
 		return io.NopCloser(r), nil
 	case "xz":
-		return io.NopCloser(newXZReader(r, size)), nil
+		// One header asks for the dictionary, up to 4 GiB, whatever the file holds.
+		x, err := xz.NewReader(r, maxDictionary)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(x), nil
 	case "zstd":
 		// Concurrency 1 decodes in Read, without goroutines.
 		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),

@@ -220,7 +220,7 @@ func (d decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d
 // plainOf returns the NAR in a compressed file, which is closed with it or in
 // case of an error.
 func plainOf(file io.ReadCloser, rec *narinfo.Info) (io.ReadCloser, error) {
-	plain, err := decompress.NewReader(rec.Compression, bufio.NewReader(file), rec.NARSize)
+	plain, err := decompress.NewReader(rec.Compression, bufio.NewReader(file))
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

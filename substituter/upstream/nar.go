@@ -51,7 +51,7 @@ func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.decode(info.Compression, info.NARSize); err != nil {
+	if err := s.decode(info.Compression); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if _, err := io.CopyN(io.Discard, s.plain, offset-s.offset); err != nil {
@@ -130,11 +130,11 @@ func (s *stream) begin(resp *http.Response, offset, size int64) error {
 		s.offset = offset
 		return nil
 	}
-	return s.decode(encoding, size)
+	return s.decode(encoding)
 }
 
-func (s *stream) decode(method string, size int64) error {
-	r, err := decompress.NewReader(method, s.plain, size)
+func (s *stream) decode(method string) error {
+	r, err := decompress.NewReader(method, s.plain)
 	if err != nil {
 		return err
 	}
