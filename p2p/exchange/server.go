@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/p2p/wirepb"
 )
 
@@ -81,6 +82,10 @@ func setDefault[T comparable](setting *T, value T) {
 		*setting = value
 	}
 }
+
+// maxPooled is up to which size an outbox is kept for use again, in bytes: a write
+// and a chunk, and what append makes of that.
+const maxPooled = 2 * (writeSize + chunk.MaxLength)
 
 // maxLines is how many peers are remembered by how fast the line to them is.
 const maxLines = 1024
@@ -296,6 +301,9 @@ func (s *Server) outbox(ctx context.Context, st network.Stream, svc service) *ou
 }
 
 func (s *Server) putOutbox(out *outbox) {
+	if cap(out.buf) > maxPooled { // it held a large record
+		return
+	}
 	*out = outbox{buf: out.buf}
 	s.outboxes.Put(out)
 }
