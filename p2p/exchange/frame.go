@@ -90,8 +90,9 @@ type outbox struct {
 	stream network.Stream
 	// timeout bounds each write: it is what a slow reader is allowed.
 	timeout time.Duration
-	// gather is how many bytes are gathered for one write.
-	gather int
+	// gather is how many bytes are gathered for one write, and most how many go
+	// out with one; 0 is all.
+	gather, most int
 	// pace, if not nil, waits until n bytes may be sent.
 	pace func(n int) error
 	// slot, if not nil, is the stream's, which others may have where a write takes
@@ -99,7 +100,7 @@ type outbox struct {
 	slot  *slot
 	grace time.Duration
 	buf   []byte
-	// writing is how long the last write took.
+	// writing is how long the last flush spent in writes.
 	writing time.Duration
 }
 
@@ -124,12 +125,27 @@ func (o *outbox) flushFull() error {
 	return o.flush()
 }
 
+// flush writes what was gathered.
 func (o *outbox) flush() error {
-	if len(o.buf) == 0 {
-		return nil
+	o.writing = 0
+	for rest := o.buf; len(rest) > 0; {
+		n := len(rest)
+		if o.most > 0 {
+			n = min(n, o.most)
+		}
+		if err := o.writePart(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
 	}
+	o.buf = o.buf[:0]
+	return nil
+}
+
+// writePart writes when it may.
+func (o *outbox) writePart(b []byte) error {
 	if o.pace != nil {
-		if err := o.pace(len(o.buf)); err != nil {
+		if err := o.pace(len(b)); err != nil {
 			return err
 		}
 	}
@@ -137,20 +153,19 @@ func (o *outbox) flush() error {
 		return fmt.Errorf("write deadline: %w", err)
 	}
 	if o.slot == nil {
-		return o.write()
+		return o.write(b)
 	}
 	o.slot.waiting(o.grace)
-	err := o.write()
+	err := o.write(b)
 	if !o.slot.working() && err == nil {
 		err = errLostSlot
 	}
 	return err
 }
 
-func (o *outbox) write() error {
+func (o *outbox) write(b []byte) error {
 	start := time.Now()
-	_, err := o.stream.Write(o.buf)
-	o.writing = time.Since(start)
-	o.buf = o.buf[:0]
+	_, err := o.stream.Write(b)
+	o.writing += time.Since(start)
 	return err
 }

@@ -18,9 +18,11 @@ const (
 	// minShare is what a session must get of the upload limit, in bytes per
 	// second: at half of it the longest chunk would take longer than clients wait.
 	minShare = 64 << 10
-	// limitedWrite is how many bytes are gathered for one write where there is an
-	// upload limit, so that turns are short.
-	limitedWrite = 16 << 10
+	// limitedWrite is the part of a second's bytes that goes out with one write
+	// where there is an upload limit, but minWrite at least and writeSize at most:
+	// turns are short then, and no client thinks that its stream has stalled.
+	limitedWrite = 1.0 / 256
+	minWrite     = 16 << 10
 )
 
 // run sends chunks, straight from the files.
@@ -54,15 +56,17 @@ func (n *shownNAR) run(ctx context.Context, m *wirepb.Run) (more bool, err error
 	return n.sendChunks(run)
 }
 
-// checkShare returns a *noRoomError where the session would get too little of
-// the upload limit. A peer's first session is spared once it has begun.
+// checkShare fits writes to the upload limit, and returns a *noRoomError where the
+// session would get too little of it. A peer's first session is spared once it
+// has begun.
 func (n *shownNAR) checkShare() error {
-	n.out.gather = writeSize
+	n.out.gather, n.out.most = writeSize, 0
 	limit, limited := n.uplink.perSecond()
 	if !limited {
 		return nil
 	}
-	n.out.gather = limitedWrite
+	n.out.most = int(min(max(limit*limitedWrite, minWrite), writeSize))
+	n.out.gather = n.out.most
 	peers, streams := n.sessions.load(n.peer)
 	switch {
 	case streams > 1 && limit/float64(peers*streams) < minShare,
