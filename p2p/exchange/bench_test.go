@@ -5,14 +5,20 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
@@ -144,4 +150,101 @@ func readChunks(st network.Stream, size int) error {
 		}
 	}
 	return nil
+}
+
+// BenchmarkSlowLine fetches text, of which zstd makes about a fifth, over lines
+// of so many bytes per second, and one that is as fast as the machine.
+func BenchmarkSlowLine(b *testing.B) {
+	text := wordsOf(32 << 20)
+	shelf := &exchangetest.Shelf{}
+	hash := shelf.Add(text)
+	settle(b, shelf, hash)
+	for _, perSecond := range []float64{6.25e6, 30e6, 118e6, 1e12} {
+		b.Run(fmt.Sprintf("MB/s=%v", perSecond/1e6), func(b *testing.B) {
+			h := exchangetest.NewHost(b)
+			server := exchange.NewServer(h, shelf, exchange.ServerConfig{}, zap.NewNop())
+			exchangetest.Run(b, h, server, exchange.Protocols("")[2])
+			from := exchangetest.NewHost(b)
+			if err := from.Connect(b.Context(), peer.AddrInfo{ID: h.ID(), Addrs: []ma.Multiaddr{throttle(b, h, perSecond)}}); err != nil {
+				b.Fatal(err)
+			}
+			client := exchange.NewClient(from, exchange.ClientConfig{}, zap.NewNop())
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				s, err := client.OpenNAR(b.Context(), h.ID(), hash, true)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := receiveAll(b.Context(), s, hash, len(text), func(int) {}); err != nil {
+					b.Fatal(err)
+				}
+				_ = s.Close()
+			}
+			stats := server.Stats()
+			b.ReportMetric(float64(stats.BytesServed)/float64(stats.Sessions)/float64(len(text)), "sent/byte")
+		})
+	}
+}
+
+// wordsOf returns text of random words.
+func wordsOf(size int) []byte {
+	random := rand.New(rand.NewChaCha8([32]byte{1}))
+	words := make([]string, 300)
+	for i := range words {
+		words[i] = fmt.Sprintf("%x ", random.Uint64()>>(8*(i%7)))
+	}
+	text := make([]byte, 0, size+16)
+	for len(text) < size {
+		text = append(text, words[random.IntN(len(words))]...)
+	}
+	return text
+}
+
+// throttle returns an address at which h is reached, and from which bytes come
+// no faster than so many per second.
+func throttle(b *testing.B, h host.Host, perSecond float64) ma.Multiaddr {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = l.Close() })
+	target, err := manet.ToNetAddr(h.Addrs()[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	limiter := rate.NewLimiter(rate.Limit(perSecond), 256<<10)
+	pass := func(from, to net.Conn, limited bool) {
+		defer to.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if limited {
+				_ = limiter.WaitN(context.Background(), n)
+			}
+			if _, writeErr := to.Write(buf[:n]); err != nil || writeErr != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", target.String())
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			go pass(near, far, false)
+			go pass(far, near, true)
+		}
+	}()
+	addr, err := manet.FromNetAddr(l.Addr())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return addr
 }

@@ -301,10 +301,10 @@ func receiveAll(ctx context.Context, s *exchange.Session, hash nix.NARHash, size
 }
 
 // settle computes the manifest of a NAR.
-func settle(t *testing.T, shelf exchange.Shelf, hash nix.NARHash) {
-	t.Helper()
-	if _, err := shelf.Manifest(t.Context(), hash, func([]byte) error { return nil }); err != nil {
-		t.Fatal(err)
+func settle(tb testing.TB, shelf exchange.Shelf, hash nix.NARHash) {
+	tb.Helper()
+	if _, err := shelf.Manifest(tb.Context(), hash, func([]byte) error { return nil }); err != nil {
+		tb.Fatal(err)
 	}
 }
 
