@@ -69,7 +69,8 @@ func (p *PathInfo) Narinfo() *narinfo.Info {
 
 // NAR is the archive of one store path, read in any order and from any number
 // of goroutines. While it is open its path is protected from garbage
-// collection as far as the store can.
+// collection as far as the store can; where files are lost all the same, reads of
+// them are ErrChanged.
 type NAR interface {
 	io.ReaderAt
 	io.Closer
