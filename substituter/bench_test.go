@@ -13,20 +13,31 @@ import (
 func BenchmarkNAR(b *testing.B) {
 	for _, size := range []int{small, 10 << 20, 256 << 20} {
 		for _, from := range []string{"peers", "upstream"} {
-			b.Run(fmt.Sprintf("%s/%d", from, size), func(b *testing.B) { benchmarkNAR(b, size, from == "peers") })
+			b.Run(fmt.Sprintf("%s/%d", from, size), func(b *testing.B) {
+				l := newLab(b)
+				p := l.path("p", size)
+				l.cache.add(p)
+				if from == "peers" {
+					l.peers.hold(p.info.NARHash, holding{nar: p.nar, known: true, earned: true})
+				}
+				benchmarkNAR(b, l, p)
+			})
 		}
+	}
+	for _, method := range compressions[1:] {
+		b.Run("upstream/"+method, func(b *testing.B) {
+			l := newLab(b)
+			p := l.repetitive()
+			l.compressed(p, method)
+			benchmarkNAR(b, l, p)
+		})
 	}
 }
 
-func benchmarkNAR(b *testing.B, size int, peers bool) {
+func benchmarkNAR(b *testing.B, l *lab, p *path) {
 	b.Helper()
-	l := newLab(b)
 	l.deps.Log = zap.NewNop()
-	p := l.path("p", size)
-	l.cache.add(p)
-	if peers {
-		l.peers.hold(p.info.NARHash, holding{nar: p.nar, known: true, earned: true})
-	}
+	size := len(p.nar)
 	l.start()
 	l.get(p.narinfoURL(), http.StatusOK)
 	b.SetBytes(int64(size))

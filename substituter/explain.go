@@ -266,7 +266,12 @@ func (e *explanation) memories() {
 	}
 	hash := e.rec.info.NARHash
 	e.p.Fetch = e.s.reports.last(hash)
-	if b, left := e.s.bans.left(hash); left > 0 && len(b.excluded.strings()) > 0 {
+	b, left := e.s.bans.left(hash)
+	if left == 0 {
+		b = ban{}
+	}
+	e.p.Plan = e.s.plan(e.rec, b.excluded, 0).told(e.rec.info.NARSize)
+	if len(b.excluded.strings()) > 0 {
 		e.p.Ban = &explain.Ban{LeftSeconds: seconds(left), Upstreams: b.excluded.upstreams}
 		for _, name := range b.excluded.kinds.strings() {
 			e.p.Ban.Excluded = append(e.p.Ban.Excluded, explain.Kind(name))

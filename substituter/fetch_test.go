@@ -181,6 +181,10 @@ func TestSmallNARsAreNotSearchedFor(t *testing.T) {
 		if x := fetch.Sources[0].Expected; x == nil || x.FirstByteSeconds != 0.02 {
 			t.Errorf("expected of the upstream: %+v", x)
 		}
+		if told := b.explain(second).Plan; told == nil || told.Order != explain.NotWorthSearch || len(told.Sources) != 2 ||
+			told.Sources[0].Kind != explain.FromUpstream || told.Sources[1].AfterSeconds != 2 {
+			t.Errorf("plan: %+v", told)
+		}
 		if got := gathered(t, registry, "nar_p2p_plan_decisions_total"); got["upstream not-worth-search"] != 2 {
 			t.Errorf("decisions: %v", got)
 		}

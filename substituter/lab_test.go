@@ -366,7 +366,12 @@ func (n *network) Expect(hash nix.NARHash, strangers bool) {
 	n.expects++
 }
 
-func (n *network) Dismiss(hash nix.NARHash) { n.dismissed <- hash }
+func (n *network) Dismiss(hash nix.NARHash) {
+	select {
+	case n.dismissed <- hash:
+	default: // nobody looks at so many
+	}
+}
 
 func (n *network) Known(hash nix.NARHash) bool {
 	n.mu.Lock()

@@ -160,6 +160,17 @@ func (p *report) plan(f *fetchPlan) {
 	}
 }
 
+// told is how the fetch of so many bytes would begin, for people.
+func (f *fetchPlan) told(bytes int64) *explain.Plan {
+	told := &explain.Plan{Order: orders[f.Reason], Sources: []explain.Planned{}}
+	for _, e := range f.entries {
+		told.Sources = append(told.Sources, explain.Planned{
+			Kind: explain.Kind(e.kind().String()), Name: e.name, AfterSeconds: e.after.Seconds(), Expected: e.told(bytes),
+		})
+	}
+	return told
+}
+
 // told is what is expected of a source, for people; nil where nothing is.
 func (e *entry) told(bytes int64) *explain.Expected {
 	if e.expected == (plan.Expectation{}) {

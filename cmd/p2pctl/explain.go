@@ -94,6 +94,9 @@ func (e *explanation) print(p *explain.Path) error {
 	if p.Peers != nil {
 		e.peers(p.Peers)
 	}
+	if p.Plan != nil {
+		e.plan(p.Plan)
+	}
 	if p.Fetch != nil {
 		e.fetch(p)
 	}
@@ -223,6 +226,20 @@ func peerText(a *explain.PeerAnswer) string {
 	return text
 }
 
+func (e *explanation) plan(p *explain.Plan) {
+	e.row("plan", "%s", p.Order)
+	for i, s := range p.Sources {
+		text := sourceText(s.Kind, s.Name)
+		if i > 0 && s.AfterSeconds > 0 {
+			text += ", after " + explain.Span(s.AfterSeconds) + " without progress"
+		}
+		e.row("plan", "%s", text)
+		if s.Expected != nil {
+			e.row("plan", "  %s", expectedText(s.Expected))
+		}
+	}
+}
+
 func (e *explanation) fetch(p *explain.Path) {
 	f := p.Fetch
 	e.row("last fetch", "%s ago, %s after %s%s", explain.Span(p.Time.Sub(f.Started).Seconds()), f.Result,
@@ -232,7 +249,7 @@ func (e *explanation) fetch(p *explain.Path) {
 	}
 	e.row("last fetch", "%s", f.Order)
 	for _, s := range f.Sources {
-		e.row("last fetch", "%s: %s%s", sourceText(&s), explain.Size(s.Bytes),
+		e.row("last fetch", "%s: %s%s", sourceText(s.Kind, s.Name), explain.Size(s.Bytes),
 			unless(s.Wasted == 0, fmt.Sprintf(", and %s in vain", explain.Size(s.Wasted))))
 		if s.Expected != nil {
 			e.row("last fetch", "  %s", expectedText(s.Expected))
@@ -249,14 +266,14 @@ func (e *explanation) fetch(p *explain.Path) {
 	}
 }
 
-func sourceText(s *explain.Source) string {
-	switch s.Kind {
+func sourceText(kind explain.Kind, name string) string {
+	switch kind {
 	case explain.FromStore:
 		return "local store"
 	case explain.FromPeers:
 		return "peers"
 	default:
-		return s.Name
+		return name
 	}
 }
 

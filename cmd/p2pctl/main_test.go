@@ -206,12 +206,17 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 		{ID: peerID, LAN: true, Connected: true, LatencySeconds: 0.0012},
 		{ID: peerID, Holds: true},
 	}}
+	expected := &explain.Expected{FirstByteSeconds: 0.02, BytesPerSecond: 10 << 20, Seconds: 0.32}
+	p.Plan = &explain.Plan{Order: explain.HolderKnown, Sources: []explain.Planned{
+		{Kind: explain.FromPeers, AfterSeconds: 1},
+		{Kind: explain.FromUpstream, Name: upstream.Upstream, AfterSeconds: 0.5, Expected: expected},
+	}}
 	p.Fetch = &explain.Fetch{
 		NARHash: hash, NARSize: 3 << 20, Started: now.Add(-5 * time.Minute), Seconds: 1.5, Result: explain.Served,
 		Order: explain.NoHolderKnown,
 		Sources: []explain.Source{
-			{Kind: explain.FromUpstream, Name: upstream.Upstream, Bytes: 3 << 20, Attempts: []explain.Attempt{
-				{FirstByte: 0.1, Stop: 1.5, Bytes: 3 << 20, End: explain.Complete},
+			{Kind: explain.FromUpstream, Name: upstream.Upstream, Expected: expected, Bytes: 3 << 20, Wasted: 1 << 20, Attempts: []explain.Attempt{
+				{Why: explain.WhenSilent, FirstByte: 0.1, Stop: 1.5, Bytes: 3 << 20, End: explain.Complete},
 			}},
 			{Kind: explain.FromPeers, AfterSeconds: 3, Attempts: []explain.Attempt{}},
 		},

@@ -35,6 +35,8 @@ type Path struct {
 	// Ban is there if wrong bytes have come under the NAR hash.
 	Ban   *Ban   `json:"ban,omitempty"`
 	Peers *Peers `json:"peers,omitempty"`
+	// Plan is how a request for the NAR would begin now; absent where Record is.
+	Plan *Plan `json:"plan,omitempty"`
 	// Fetch is the last time that the NAR was asked for.
 	Fetch *Fetch `json:"fetch,omitempty"`
 }

@@ -79,6 +79,26 @@ type Source struct {
 	Attempts []Attempt `json:"attempts"`
 }
 
+// Plan is how a fetch would begin.
+type Plan struct {
+	// Order says why the sources would start in this order.
+	Order string `json:"order"`
+	// Sources are in that order.
+	Sources []Planned `json:"sources"`
+}
+
+// Planned is a source's part in a plan.
+type Planned struct {
+	Kind Kind `json:"kind"`
+	// Name is an upstream's address.
+	Name string `json:"name,omitempty"`
+	// AfterSeconds is how long the sources before it could go without progress
+	// until it joined.
+	AfterSeconds float64 `json:"afterSeconds"`
+	// Expected is absent where nothing is known to expect.
+	Expected *Expected `json:"expected,omitempty"`
+}
+
 // Expected is what was expected of a source. What was not known is absent.
 type Expected struct {
 	// FirstByteSeconds and Seconds are the times to the first and the last byte.
