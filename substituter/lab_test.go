@@ -301,8 +301,10 @@ type network struct {
 type holding struct {
 	nar    []byte
 	earned bool
-	known  bool
-	rate   int // bytes a second, if not 0
+	// earnsAt is the offset from which on it has earned it, if not 0.
+	earnsAt int64
+	known   bool
+	rate    int // bytes a second, if not 0
 	// estimate is given while its providers are not 0.
 	estimate substituter.Estimate
 	// opening is how long it takes until a transfer is open.
@@ -470,7 +472,7 @@ func (x *transfer) Read(p []byte) (int, error) {
 }
 
 func (x *transfer) Close() error { return nil }
-func (x *transfer) Earned() bool { return x.earned }
+func (x *transfer) Earned() bool { return x.earned || x.earnsAt > 0 && x.offset >= x.earnsAt }
 
 func (x *transfer) Sources() []substituter.Source {
 	return []substituter.Source{{Peer: "neighbour", Bytes: x.given.Load()}}

@@ -187,6 +187,8 @@ func TestSources(t *testing.T) {
 		// The upstream joins after a second, and may win before the spool is full.
 		{"large: wrong bytes spooled, unseen", large, unearned, true, true, 0, 200, anyVerdicts, up},
 		{"large: wrong bytes spooled, alone", large, unearned, true, false, 0, 404, []bool{false}, nil},
+		{"large: earned on the way", large, &holding{known: true, earnsAt: 5 << 20}, false, false, 0, 200, []bool{true}, peer},
+		{"large: earned on the way, and cut", large, &holding{known: true, earnsAt: 5 << 20, cutAt: 10 << 20}, false, false, 0, 0, nil, peer},
 		{"large: wrong bytes streamed", large, earned, true, true, 0, 0, []bool{false}, peer},
 	} {
 		t.Run(tt.name, func(t *testing.T) { testFetch(t, tt) })

@@ -73,6 +73,9 @@ func (m *planMetrics) firstByte(e *entry, took time.Duration) {
 
 // complete counts a fetch that is.
 func (m *planMetrics) complete(f *fetch) {
+	if len(f.givers) == 0 {
+		return // there was nothing to fetch
+	}
 	last := f.givers[len(f.givers)-1]
 	hedged := "no"
 	if f.hedged {

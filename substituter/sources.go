@@ -181,8 +181,8 @@ type peerSource struct {
 func (peerSource) kind() kind { return fromPeers }
 
 // open starts a transfer. Bytes under a manifest that has not earned it are
-// verified whole before the first of them is given; a small NAR is held whole
-// anyway.
+// spooled until it has, or else until all are there and verified; a small NAR is
+// held whole anyway.
 func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(peerTime, cancel)
@@ -198,10 +198,13 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	if target.Size <= smallNAR || t.Earned() {
 		return &stream{body: t, transfer: t, cancel: cancel}, nil
 	}
+	blameless := !digest.FromPeers()
+	file, err := src.spool.fill(t, digest, t.Earned)
+	if err == nil && digest.Offset() < target.Size { // it has been earned
+		return &stream{body: &spooledBody{file, t}, transfer: t, cancel: cancel}, nil
+	}
 	defer cancel()
 	defer t.Close()
-	blameless := !digest.FromPeers()
-	file, err := src.spool.fill(t, digest)
 	switch {
 	case err == nil:
 		t.Verdict(true)
@@ -211,3 +214,23 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	}
 	return nil, fmt.Errorf("spool: %w", err)
 }
+
+// spooledBody is what was spooled, and then the rest.
+type spooledBody struct {
+	spooled io.ReadCloser
+	rest    io.ReadCloser
+}
+
+func (b *spooledBody) Read(p []byte) (int, error) {
+	n, err := b.spooled.Read(p)
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return b.rest.Read(p)
+}
+
+// Close implements io.Closer.
+func (b *spooledBody) Close() error { return errors.Join(b.spooled.Close(), b.rest.Close()) }

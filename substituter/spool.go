@@ -23,14 +23,15 @@ func newSpool(dir string, size int64) *spool {
 }
 
 // fill reads the rest of a NAR, whose beginning is in the digest, and returns
-// it once the whole has matched.
-func (s *spool) fill(r io.Reader, digest *verify.Digest) (io.ReadCloser, error) {
+// it once the whole has matched; or what there is of it once that has earned to
+// be used before.
+func (s *spool) fill(r io.Reader, digest *verify.Digest, earned func() bool) (io.ReadCloser, error) {
 	size := digest.Target().Size - digest.Offset()
 	if !s.room.TryAcquire(size) {
 		return nil, errSpoolFull
 	}
 	file := &spoolFile{release: func() { s.room.Release(size) }}
-	if err := file.fill(s.dir, io.LimitReader(r, size), digest); err != nil {
+	if err := file.fill(s.dir, io.LimitReader(r, size), digest, earned); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
@@ -55,17 +56,24 @@ type spoolFile struct {
 	release func()
 }
 
-func (f *spoolFile) fill(dir string, r io.Reader, digest *verify.Digest) (err error) {
+func (f *spoolFile) fill(dir string, r io.Reader, digest *verify.Digest, earned func() bool) (err error) {
 	if f.File, err = createUnlinked(dir); err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(io.MultiWriter(f.File, digest), r, make([]byte, pieceSize)); err != nil {
-		return err
+	piece, both := make([]byte, pieceSize), io.MultiWriter(f.File, digest)
+	for ended := false; !ended && !earned(); {
+		n, err := r.Read(piece)
+		if _, err := both.Write(piece[:n]); err != nil {
+			return err
+		}
+		if ended = errors.Is(err, io.EOF); err != nil && !ended {
+			return err
+		}
+		if ended && digest.Offset() < digest.Target().Size {
+			return io.ErrUnexpectedEOF
+		}
 	}
-	if digest.Offset() < digest.Target().Size {
-		return io.ErrUnexpectedEOF
-	}
-	if !digest.Matches() {
+	if digest.Offset() == digest.Target().Size && !digest.Matches() {
 		return verify.ErrMismatch
 	}
 	_, err = f.Seek(0, io.SeekStart)

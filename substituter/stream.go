@@ -2,9 +2,13 @@ package substituter
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"time"
 )
+
+var errStalled = fmt.Errorf("nothing came in %v", stallTime)
 
 // stream is bytes on their way from a source.
 type stream struct {
@@ -33,8 +37,11 @@ func (st *stream) endsBy(cancel context.CancelFunc) {
 // read is Read, but the stream ends if nothing comes in stallTime.
 func (st *stream) read(p []byte) (int, error) {
 	timer := time.AfterFunc(stallTime, st.cancel)
-	defer timer.Stop()
-	return st.body.Read(p)
+	n, err := st.body.Read(p)
+	if !timer.Stop() && errors.Is(err, context.Canceled) {
+		err = errStalled
+	}
+	return n, err
 }
 
 // unread is how many bytes have come in vain where so many were read.
