@@ -77,8 +77,8 @@ type fetch struct {
 	// supplied bytes before it.
 	begun     int64
 	inherited bool
-	// started and hedged are true once any source has started, or joined others
-	// that had not failed.
+	// started and hedged are true once any source but the store has started, or
+	// joined others that had not failed.
 	started, hedged bool
 	givers          []*entry  // who supplied bytes
 	fed             []*runner // with a transfer that supplied bytes
@@ -141,7 +141,8 @@ func (f *fetch) start(ctx context.Context, why explain.Joining, e *entry) bool {
 	} else {
 		why = explain.AtOnce
 	}
-	f.started = true
+	// That the store does not have it is the rule, and no failure.
+	f.started = f.started || e.kind() != fromStore
 	f.report.start(e, why)
 	f.quiet = time.Now()
 	f.running = append(f.running, f.run(ctx, e))
@@ -285,7 +286,10 @@ func (f *fetch) look(ctx context.Context) {
 			if r.fed {
 				end = explain.TooSlow
 			}
-			r.entry.known = r.state().Pace()
+			r.entry.known = max(r.state().Pace(), 1)
+			if r.next == r.begun {
+				r.entry.known = 1 // so that it does not come back for what was expected of it
+			}
 			f.drop(r, end, nil)
 		}
 	}

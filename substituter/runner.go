@@ -37,8 +37,9 @@ type runner struct {
 	// What follows is the fetch's, and not the goroutine's.
 
 	stream *stream // known from the first piece on
-	// next is the offset of the first byte that has not come.
-	next int64
+	// next is the offset of the first byte that has not come, and begun that at
+	// which it began.
+	next, begun int64
 	// fed is true once the gate has taken bytes from it.
 	fed   bool
 	first time.Time // when its first byte came
@@ -69,7 +70,7 @@ func (f *fetch) run(ctx context.Context, e *entry) *runner {
 		entry: e, digest: digest, pieces: f.pieces, wasted: f.waste,
 		cancel: cancel, dropped: dropped, drop: sync.OnceFunc(func() { close(dropped); cancel() }),
 		release: sync.OnceFunc(func() { close(released) }),
-		ended:   make(chan struct{}), free: make(chan *[pieceSize]byte, maxPieces), started: time.Now(), next: digest.Offset(),
+		ended:   make(chan struct{}), free: make(chan *[pieceSize]byte, maxPieces), started: time.Now(), next: digest.Offset(), begun: digest.Offset(),
 	}
 	for range maxPieces {
 		r.free <- nil
