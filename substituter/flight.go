@@ -73,6 +73,7 @@ func (s *Server) board(ctx context.Context, rec *record, want verify.Range) (*fl
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	fl := &flight{rec: rec, size: rec.info.NARSize, want: want, cancel: cancel, done: make(chan struct{}), clients: 1}
 	fl.window = newWindow(want.From, fl.small(), s.spool)
+	place := fl.window.reader(want.From) // before it can end
 	s.aloft.of[key] = append(s.aloft.of[key], fl)
 	s.tasks.begin()
 	go func() {
@@ -80,7 +81,7 @@ func (s *Server) board(ctx context.Context, rec *record, want verify.Range) (*fl
 		defer close(fl.done)
 		s.fly(own, fl)
 	}()
-	return fl, fl.window.reader(want.From)
+	return fl, place
 }
 
 // alight takes a client out of its flight, which ends with the last one.
