@@ -145,6 +145,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)
 	}
+	if err := l.standing.Recall(ctx, n.cfg.Datastore("standing-"+n.cfg.Network)); err != nil {
+		n.log.Warn("peer records not read", zap.Error(err))
+	}
 	n.live.Store(l)
 	n.LimitUploads(n.uploadLimit.Load()) // which may just have changed
 	close(n.ready)
@@ -209,7 +212,7 @@ func (n *Node) start() (*live, error) {
 		}, n.log)
 	}
 	locateCfg := locate.Config{
-		Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable,
+		Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable, Rate: l.standing.Rate,
 		Ledger: l.ledger, JoinPatience: l.joinPatience(), Registerer: cfg.Registerer,
 	}
 	if l.router != nil {
@@ -252,6 +255,7 @@ func (l *live) joinDHT() error {
 func (l *live) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.finder.Run(ctx) })
+	g.Go(func() error { return l.standing.Run(ctx, l.log) })
 	if l.server != nil {
 		g.Go(func() error { return l.server.Run(ctx) })
 	}

@@ -2,6 +2,7 @@ package locate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -142,9 +143,24 @@ func (f *Finder) compare(p, q peer.ID) int {
 		compareBool(a.dead(now), b.dead(now)),
 		cmp.Compare(f.cfg.Reach(p), f.cfg.Reach(q)),
 		cmp.Compare(a.failures, b.failures),
+		cmp.Compare(f.speed(q), f.speed(p)),
 		compareBool(a.rtt == 0, b.rtt == 0),
 		cmp.Compare(a.rtt, b.rtt),
 	)
+}
+
+// usualRate is taken for the rate of a peer that has brought nothing yet, in
+// bytes a second: somebody's upload at home. Whoever is slower comes after it.
+const usualRate = 2 << 20
+
+// speed is the order of magnitude of what a peer brings, in powers of two: lesser
+// differences say nothing.
+func (f *Finder) speed(p peer.ID) int {
+	rate := f.cfg.Rate(p)
+	if rate <= 0 {
+		rate = usualRate
+	}
+	return int(math.Floor(math.Log2(rate)))
 }
 
 // compareBool orders false before true.

@@ -91,6 +91,9 @@ type Config struct {
 	Reach func(p peer.ID) Reach
 	// Usable reports whether a peer may be asked at all; nil: every one may.
 	Usable func(p peer.ID) bool
+	// Rate is what a peer usually brings, in bytes a second, 0 where that is not
+	// known; nil: of nobody.
+	Rate func(p peer.ID) float64
 	// Ledger hears, elsewhere, how requests to peers went; nil for none.
 	Ledger *Ledger
 	// JoinPatience is how long after the start the first neighbour is waited
@@ -106,6 +109,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Usable == nil {
 		c.Usable = func(peer.ID) bool { return true }
+	}
+	if c.Rate == nil {
+		c.Rate = func(peer.ID) float64 { return 0 }
 	}
 	if c.Ledger == nil {
 		c.Ledger = NewLedger()

@@ -244,3 +244,20 @@ func TestUnusablePeersAreNotAsked(t *testing.T) {
 		w.wantTraffic(nil, 1)
 	}, func(cfg *locate.Config) { cfg.Usable = func(p peer.ID) bool { return p != "bad" } })
 }
+
+// Of holders that can be reached alike, those come first that bring more, and
+// whoever is not known yet stands in the middle.
+func TestHoldersAreRankedByWhatTheyBring(t *testing.T) {
+	rates := map[peer.ID]float64{"a": 100e3, "b": 0, "c": 50e6}
+	inWorld(t, func(w *world) {
+		w.neighbours[true] = []peer.ID{"a", "b", "c"}
+		for p := range rates {
+			w.holds[p] = append(w.holds[p], hash(1))
+		}
+		w.f.Expect(hash(1), true)
+		w.settle()
+		if diff := gocmp.Diff([]peer.ID{"c", "b", "a"}, w.f.Holders(hash(1))); diff != "" {
+			w.t.Errorf("Holders() (-want +got)\n%s", diff)
+		}
+	}, func(cfg *locate.Config) { cfg.Rate = func(p peer.ID) float64 { return rates[p] } })
+}

@@ -274,11 +274,12 @@ func (a *attempt) conclude(r result, busy *queue) {
 func (a *attempt) from(ctx context.Context, p peer.ID) error {
 	begun := time.Now()
 	w := &worker{id: p, window: a.window, wake: make(chan struct{}, 1)}
+	w.flow.usual = a.swarm.standing.Rate(p)
 	err := a.employ(ctx, w)
 	a.window.mu.Lock()
 	defer a.window.mu.Unlock()
 	if w.delivered > 0 {
-		latest := pace{firstByte: w.first.Sub(begun)}
+		latest := pace{rtt: w.flow.rtt, firstByte: w.first.Sub(begun), lan: a.swarm.onLAN(p)}
 		if latest.rate = w.flow.rate; latest.rate == 0 && w.delivered >= leastMeasured {
 			latest.rate = float64(w.delivered) / time.Since(w.first).Seconds()
 		}

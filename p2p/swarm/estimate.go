@@ -31,10 +31,10 @@ func (s *Swarm) Estimate(hash nix.NARHash) Estimate {
 		}
 		e.Providers++
 		e.LAN = e.LAN || s.onLAN(p)
-		pace := s.standing.pace(p)
-		e.Rate += pace.rate
-		if pace.firstByte > 0 && (e.FirstByte == 0 || pace.firstByte < e.FirstByte) {
-			e.FirstByte = pace.firstByte
+		r := s.standing.record(p)
+		e.Rate += r.Rate
+		if r.FirstByte > 0 && (e.FirstByte == 0 || r.FirstByte < e.FirstByte) {
+			e.FirstByte = r.FirstByte
 		}
 	}
 	return e

@@ -11,8 +11,10 @@ import "time"
 const (
 	flowGain  = 2
 	flowSlack = 50 * time.Millisecond
-	// firstFlow is for a provider of whom nothing is known, in bytes.
+	// firstFlow is for a provider of whom nothing is known, in bytes. One that has
+	// delivered before may begin with as much as maxFirst.
 	firstFlow = 256 << 10
+	maxFirst  = 1 << 20
 	// minFlow and maxFlow bound it, in bytes: a chunk of the usual length, and
 	// half of the usual window.
 	minFlow = 64 << 10
@@ -32,6 +34,8 @@ const (
 
 // flow is what was measured of one provider.
 type flow struct {
+	// usual is the rate of earlier NARs, until there is one of this.
+	usual float64
 	// rate is in bytes a second, rtt the least round trip seen. 0 is not known.
 	rate float64
 	rtt  time.Duration
@@ -84,10 +88,10 @@ func (f *flow) arrived(now time.Time, n int64) {
 
 // target is how many bytes to have asked for and not got.
 func (f *flow) target() int64 {
-	if f.rate == 0 {
-		return firstFlow
-	}
 	ahead := flowGain*f.rtt + flowSlack
+	if f.rate == 0 {
+		return min(max(int64(f.usual*ahead.Seconds()), firstFlow), maxFirst)
+	}
 	return min(max(int64(f.rate*ahead.Seconds()), minFlow), maxFlow)
 }
 

@@ -5,7 +5,8 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	ds "github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -34,43 +35,37 @@ const (
 // breaks, on either side, takes all transfers with it.
 const failureInterval = time.Minute
 
-// Standing remembers how peers behaved. It is safe for concurrent use.
+// Standing remembers how peers behaved, and how they deliver. It is safe for
+// concurrent use.
 type Standing struct {
+	// store keeps it over a restart; nil for not at all.
+	store ds.Batching
+
 	mu    sync.Mutex
-	peers *lru.Cache[peer.ID, record]
+	peers *lru.LRU[peer.ID, Record]
+	// changed are those to be written, of which some may be forgotten.
+	changed map[peer.ID]struct{}
 }
 
-// record is what is known of one peer.
-type record struct {
-	// honest says that a NAR matched as a whole under a manifest of the peer's,
-	// and that none has failed to since.
-	honest bool
-	// penalty is as of at, and decays.
-	penalty float64
-	at      time.Time
-	// failure is when a failure last counted.
-	failure time.Time
-	// pace is how the peer delivered of late.
-	pace pace
-}
-
-// pace is how a peer delivers.
+// pace is how a peer delivers; 0 is not known.
 type pace struct {
-	// rate is in bytes a second, firstByte the time from the wish for a NAR to the
-	// first verified bytes of it. 0 is not known.
-	rate      float64
-	firstByte time.Duration
+	rate           float64
+	rtt, firstByte time.Duration
+	lan            bool
 }
 
 // paceWeight is the weight of one more NAR among those before: lines change, and
 // the time of one NAR says little.
 const paceWeight = 0.25
 
-// delivered notes how the peer delivered a NAR; 0 is not known.
+// delivered notes how the peer delivered a NAR.
 func (s *Standing) delivered(p peer.ID, latest pace) {
-	s.change(p, func(r *record) {
-		r.pace.rate = smooth(r.pace.rate, latest.rate)
-		r.pace.firstByte = smooth(r.pace.firstByte, latest.firstByte)
+	s.change(p, func(r *Record) {
+		r.Rate = smooth(r.Rate, latest.rate)
+		r.RTT = smooth(r.RTT, latest.rtt)
+		r.FirstByte = smooth(r.FirstByte, latest.firstByte)
+		r.LAN = latest.lan
+		r.Success = time.Now()
 	})
 }
 
@@ -86,82 +81,83 @@ func smooth[T float64 | time.Duration](average, latest T) T {
 	}
 }
 
-// pace returns how the peer delivers.
-func (s *Standing) pace(p peer.ID) pace {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, _ := s.peers.Peek(p)
-	return r.pace
-}
-
 // NewStanding returns the standing of peers that nothing is known of.
 func NewStanding() *Standing {
-	peers, err := lru.New[peer.ID, record](maxStandings)
+	s := &Standing{changed: make(map[peer.ID]struct{})}
+	peers, err := lru.NewLRU(maxStandings, func(p peer.ID, _ Record) { s.changed[p] = struct{}{} })
 	if err != nil {
 		panic("swarm: standing: " + err.Error())
 	}
-	return &Standing{peers: peers}
+	s.peers = peers
+	return s
+}
+
+// Rate is what a peer brings, in bytes a second; 0 is not known.
+func (s *Standing) Rate(p peer.ID) float64 { return s.record(p).Rate }
+
+func (s *Standing) record(p peer.ID) Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, _ := s.peers.Peek(p)
+	return r
 }
 
 // Usable reports whether the peer may be asked.
 func (s *Standing) Usable(p peer.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, _ := s.peers.Get(p)
+	r := s.record(p)
 	return r.now() < unusable
 }
 
 // Honest reports whether the peer once sent a manifest that the whole NAR
 // proved right, and never since one that it proved wrong.
 func (s *Standing) Honest(p peer.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, _ := s.peers.Get(p)
-	return r.honest
+	return s.record(p).Honest
 }
 
 // proved notes that a manifest of the peer's was right.
 func (s *Standing) proved(p peer.ID) {
-	s.change(p, func(r *record) { r.honest = true })
+	s.change(p, func(r *Record) { r.Honest = true })
 }
 
 // lied notes that a manifest of the peer's was wrong.
 func (s *Standing) lied(p peer.ID) {
-	s.change(p, func(r *record) {
-		r.honest = false
-		r.penalty += penaltyLie
+	s.change(p, func(r *Record) {
+		r.Honest = false
+		r.Penalty += penaltyLie
 	})
 }
 
 // penalise adds to the peer's penalty.
 func (s *Standing) penalise(p peer.ID, penalty float64) {
-	s.change(p, func(r *record) { r.penalty += penalty })
+	s.change(p, func(r *Record) { r.Penalty += penalty })
 }
 
 // failed notes that the peer could not be reached, or that a stream stalled or
 // broke.
 func (s *Standing) failed(p peer.ID) {
-	s.change(p, func(r *record) {
-		if now := time.Now(); now.Sub(r.failure) >= failureInterval {
-			r.failure = now
-			r.penalty += penaltyFailure
+	s.change(p, func(r *Record) {
+		if now := time.Now(); now.Sub(r.Failure) >= failureInterval {
+			r.Failure = now
+			r.Penalty += penaltyFailure
 		}
 	})
 }
 
-func (s *Standing) change(p peer.ID, f func(*record)) {
+func (s *Standing) change(p peer.ID, f func(*Record)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, _ := s.peers.Get(p)
-	r.penalty, r.at = r.now(), time.Now()
+	r.Penalty, r.At = r.now(), time.Now()
 	f(&r)
+	r.Peer = p
 	s.peers.Add(p, r)
+	s.changed[p] = struct{}{}
 }
 
 // now returns what is left of the penalty.
-func (r record) now() float64 {
-	if r.penalty == 0 {
+func (r *Record) now() float64 {
+	if r.Penalty == 0 {
 		return 0
 	}
-	return r.penalty * math.Exp2(-float64(time.Since(r.at))/float64(halfLife))
+	return r.Penalty * math.Exp2(-float64(time.Since(r.At))/float64(halfLife))
 }
