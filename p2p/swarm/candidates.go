@@ -22,6 +22,8 @@ const (
 	// maxAlike is how many providers of one address group are used before those of
 	// others: identities are free.
 	maxAlike = 3
+	// shareTime is how long those of others are waited for.
+	shareTime = time.Second
 )
 
 // candidates are the providers of a NAR that could be reached, in the order in
@@ -35,8 +37,8 @@ type candidates struct {
 
 	mu      sync.Mutex
 	reached []peer.AddrInfo
-	// alike counts those reached of a group, spare are those that were too many of
-	// theirs.
+	// alike counts those reached of a group, nil once that does not matter any
+	// more; spare are those that were too many of theirs.
 	alike map[netip.Prefix]int
 	spare []peer.AddrInfo
 	// dialling counts those that are being dialled, late those of them that have
@@ -54,11 +56,22 @@ func newCandidates(
 }
 
 // gather dials providers as they are found and wanted, until there are no more
-// or ctx ends. Those of a group that has had its share come last.
+// or ctx ends. Those of a group that has had its share wait for shareTime, or
+// until there are no others.
 func (c *candidates) gather(ctx context.Context, providers iter.Seq[peer.AddrInfo]) {
-	var dials sync.WaitGroup
-	var later []peer.AddrInfo
-	named := make(map[netip.Prefix]int)
+	ctx, cancel := context.WithCancel(ctx)
+	found := make(chan peer.AddrInfo)
+	var finder, dials sync.WaitGroup
+	finder.Go(func() {
+		defer close(found)
+		for p := range providers {
+			select {
+			case found <- p:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	dialled := 0
 	begin := func(p peer.AddrInfo) bool {
 		if dialled++; dialled > maxCandidates || !c.await(ctx, c.begin) {
@@ -67,28 +80,61 @@ func (c *candidates) gather(ctx context.Context, providers iter.Seq[peer.AddrInf
 		dials.Go(func() { c.reach(ctx, p) })
 		return true
 	}
-	for p := range providers {
-		if g, ok := c.group(p); ok {
-			if named[g]++; named[g] > maxAlike {
-				later = append(later, p)
-				later = later[:min(len(later), maxCandidates)]
-				continue
+	c.sift(found, begin)
+	dials.Wait()
+	cancel()
+	finder.Wait()
+	c.change(func() {
+		c.spareAll()
+		c.ended = true
+	})
+}
+
+// sift begins with the providers found, until begin reports false or there are
+// no more: first those whose group has not had its share.
+func (c *candidates) sift(found <-chan peer.AddrInfo, begin func(peer.AddrInfo) bool) {
+	shared := time.NewTimer(shareTime)
+	defer shared.Stop()
+	var later []peer.AddrInfo
+	named := make(map[netip.Prefix]int)
+	for ended := false; !ended; {
+		select {
+		case p, ok := <-found:
+			if ended = !ok; ended {
+				break
 			}
-		}
-		if !begin(p) {
-			break
+			if g, ok := c.group(p); ok && named != nil {
+				if named[g]++; named[g] > maxAlike {
+					later = append(later, p)
+					later = later[:min(len(later), maxCandidates)]
+					break
+				}
+			}
+			if !begin(p) {
+				return
+			}
+		case <-shared.C:
+			named = nil
+			c.change(c.spareAll)
+			for _, p := range later {
+				if !begin(p) {
+					return
+				}
+			}
+			later = nil
 		}
 	}
 	for _, p := range later {
 		if !begin(p) {
-			break
+			return
 		}
 	}
-	dials.Wait()
-	c.change(func() {
-		c.reached = append(c.reached, c.spare...)
-		c.spare, c.ended = nil, true
-	})
+}
+
+// spareAll ends the sharing out among groups; mu is held.
+func (c *candidates) spareAll() {
+	c.reached = append(c.reached, c.spare...)
+	c.spare, c.alike = nil, nil
 }
 
 // reach dials one provider.
@@ -109,7 +155,7 @@ func (c *candidates) reach(ctx context.Context, p peer.AddrInfo) {
 
 // add adds a provider that was reached; mu is held.
 func (c *candidates) add(p peer.AddrInfo) {
-	if g, ok := c.group(p); ok {
+	if g, ok := c.group(p); ok && c.alike != nil {
 		if c.alike[g]++; c.alike[g] > maxAlike {
 			c.spare = append(c.spare, p)
 			return

@@ -85,7 +85,8 @@ type Want struct {
 type Config struct {
 	// Trusted reports whether the peer at this address, to which there is a
 	// direct connection, is believed beforehand: it is allow-listed, a member of
-	// a private network or on the same LAN. Nil trusts nobody.
+	// a private network or on the same LAN. The address is nil where there is no
+	// connection yet. Nil trusts nobody.
 	Trusted func(p peer.ID, addr ma.Multiaddr) bool
 	// LAN reports whether an address is one of the local network. Nil: those are
 	// that nobody can be reached at from elsewhere.

@@ -130,7 +130,7 @@ func (t *Transfer) dial(ctx context.Context, p peer.AddrInfo) error {
 func (t *Transfer) group(p peer.AddrInfo) (netip.Prefix, bool) {
 	addr, direct := t.swarm.client.DirectAddr(p.ID)
 	switch {
-	case direct && t.swarm.trusted(p.ID, addr):
+	case t.swarm.trusted(p.ID, addr): // nil where there is no direct connection
 		return netip.Prefix{}, false
 	case direct:
 		return addressGroup(addr)
