@@ -108,7 +108,7 @@ func (a *attempt) run(ctx context.Context) error {
 		})
 	}
 	var busy queue
-	failure, tried := error(ErrNoProviders), 0
+	failure, tried := ErrNoProviders, 0
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {

@@ -141,7 +141,7 @@ func (p *plan) outweighed(v *votes, root chunk.Root, most weight, prefer prefere
 		ours = v.weight(used)
 	}
 	ours.trusted = ours.trusted || p.trusted || prefer.sender != ""
-	return !(known && used == root) && most.above(ours)
+	return (!known || used != root) && most.above(ours)
 }
 
 // likely returns the manifest's root, or what its sender says that it is; mu is

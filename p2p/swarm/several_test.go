@@ -99,6 +99,52 @@ func TestSeveralProviders(t *testing.T) {
 	}
 }
 
+// TestMemory has several transfers that nobody reads: all of them together take
+// what is allowed, each no more than its window, and all get to their end.
+func TestMemory(t *testing.T) {
+	const size, window, total = 6 << 20, 4 << 20, 16 << 20
+	shelf := &exchangetest.Shelf{}
+	h := provide(t, shelf, exchange.ServerConfig{Sessions: 100, SessionsPerPeer: 100})
+	memory := budget.New(total)
+	client := exchange.NewClient(exchangetest.NewHost(t), exchange.ClientConfig{}, zaptest.NewLogger(t))
+	s := swarm.New(client, &finder{providers: []peer.AddrInfo{exchangetest.Info(h)}}, swarm.NewStanding(),
+		swarm.Config{Memory: memory, Window: window}, zaptest.NewLogger(t))
+	type fetched struct {
+		*swarm.Transfer
+		nar []byte
+	}
+	var transfers []fetched
+	for i := range byte(8) {
+		nar := exchangetest.Bytes(i, size)
+		hash := shelf.Add(nar)
+		settle(t, shelf, hash)
+		tr, err := s.Open(t.Context(), swarm.Want{Hash: hash, Size: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tr.Close()
+		transfers = append(transfers, fetched{tr, nar})
+	}
+	for memory.Used(budget.Window) < total/4 { // what windows can get beside the others' least
+		time.Sleep(time.Millisecond)
+	}
+	if p := transfers[0].Progress(); p.Verified > window {
+		t.Errorf("%d bytes came for a reader that has read none, with a window of %d", p.Verified, window)
+	}
+	if used := memory.Used(budget.Window) + memory.Used(budget.Least); used > total {
+		t.Errorf("%d bytes of memory are used, %d allowed", used, total)
+	}
+	for _, tr := range transfers {
+		if got, err := io.ReadAll(tr); err != nil || !bytes.Equal(got, tr.nar) {
+			t.Errorf("read %d bytes, %v", len(got), err)
+		}
+		tr.Close()
+	}
+	if used := memory.Used(budget.Window) + memory.Used(budget.Least); used != 0 {
+		t.Errorf("%d bytes of memory are still taken", used)
+	}
+}
+
 // TestSlowProvider has one provider that is a hundred times slower than the
 // other, and first: what it is slow with comes from the other one, although the
 // window is small.
