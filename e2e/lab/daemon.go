@@ -199,7 +199,7 @@ func (d *Daemon) Start() {
 	}
 	// Not the test's context: the daemon ends in the clean-up, where its log is
 	// complete.
-	d.cmd = d.host.command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
+	d.cmd = d.host.Command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
 		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
 	if d.lab.certificate != "" {
@@ -312,7 +312,7 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Ctl runs p2pctl against the daemon and returns its standard output. The
 // error holds what it said on standard error.
 func (d *Daemon) Ctl(args ...string) (string, error) {
-	cmd := d.host.command(d.lab.Context(), filepath.Join(d.lab.bin, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
+	cmd := d.host.Command(d.lab.Context(), filepath.Join(d.lab.bin, "p2pctl"), append([]string{"--socket", d.socket()}, args...)...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {

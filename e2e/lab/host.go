@@ -108,9 +108,9 @@ func (l *Lab) ip(args ...string) {
 	}
 }
 
-// command prepares a program that runs on h and ends with ctx, at the latest
+// Command prepares a program that runs on h and ends with ctx, at the latest
 // with the test process.
-func (h *Host) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+func (h *Host) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	if h != nil {
 		args = append([]string{"netns", "exec", h.ns, program}, args...)
 		program = "ip"

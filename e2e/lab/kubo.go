@@ -105,7 +105,7 @@ func (k *Kubo) start() {
 }
 
 func (k *Kubo) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := k.host.command(ctx, k.program, args...)
+	cmd := k.host.Command(ctx, k.program, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + k.dir, "IPFS_PATH=" + filepath.Join(k.dir, "repo"), "IPFS_TELEMETRY=off"}
 	return cmd
 }

@@ -1,6 +1,7 @@
 // Package lab boots real daemons, real Nix stores and real binary caches for
 // end to end tests: on loopback, or on hosts of their own in network
-// namespaces (Segment).
+// namespaces, which see each other as on a switch (Segment) or over lines of a
+// rate, a delay and a loss (Net).
 //
 // Everything a test starts ends with it, also when the test process dies; the
 // files and network namespaces that a process could not remove before it died,

@@ -113,7 +113,7 @@ func (n *Nix) Run(ctx context.Context, program string, args ...string) (string, 
 // RunBoth is Run that also returns standard error, on which Nix says what it
 // does.
 func (n *Nix) RunBoth(ctx context.Context, program string, args ...string) (stdout, stderr string, err error) {
-	cmd := n.cfg.Host.command(ctx, filepath.Join(n.cfg.Bin, program), args...)
+	cmd := n.cfg.Host.Command(ctx, filepath.Join(n.cfg.Bin, program), args...)
 	cmd.Env = n.env
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -26,7 +26,7 @@ const watchRules = `table inet watch {
 // Watch begins to take note of what is dialled from the host.
 func (h *Host) Watch() {
 	h.lab.t.Helper()
-	cmd := h.command(h.lab.Context(), "nft", "-f", "-")
+	cmd := h.Command(h.lab.Context(), "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(watchRules)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.lab.t.Fatalf("lab: nft: %v\n%s", err, out)
@@ -39,7 +39,7 @@ func (h *Host) Dialled() []netip.AddrPort {
 	h.lab.t.Helper()
 	var all []netip.AddrPort
 	for _, set := range []string{"dialled4", "dialled6"} {
-		out, err := h.command(h.lab.Context(), "nft", "-j", "list", "set", "inet", "watch", set).Output()
+		out, err := h.Command(h.lab.Context(), "nft", "-j", "list", "set", "inet", "watch", set).Output()
 		if err != nil {
 			h.lab.t.Fatalf("lab: nft: %v", err)
 		}
