@@ -47,8 +47,10 @@ type Config struct {
 	Key narinfo.SecretKey
 	// MaxFileSize is the size of the largest binary in bytes; 0 means 64 KiB.
 	MaxFileSize int
-	// LargeSize is the size in bytes of one more file in the first path, or 0.
+	// LargeSize is the size in bytes of one more file in the first path, or 0. It
+	// cannot be compressed, unless LargeText makes it text, which zstd can to 38 %.
 	LargeSize int64
+	LargeText bool
 	// Compression of the NARs: "none", "xz" or "zstd"; "" means "none".
 	Compression string
 }
@@ -129,7 +131,7 @@ func plan(cfg Config) ([]*pkg, error) {
 		// Some real paths are a file, such as sources and scripts.
 		p.isFile = i%7 == 5
 	}
-	pkgs[0].largeSize = cfg.LargeSize
+	pkgs[0].largeSize, pkgs[0].largeText = cfg.LargeSize, cfg.LargeText
 	return pkgs, nil
 }
 

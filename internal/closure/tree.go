@@ -29,6 +29,7 @@ type pkg struct {
 	isFile      bool
 	maxFileSize int
 	largeSize   int64
+	largeText   bool
 	random      *rand.Rand
 }
 
@@ -123,20 +124,44 @@ func (p *pkg) text() []byte {
 	return []byte(b.String())
 }
 
-// writeLarge writes p.largeSize bytes that cannot be compressed.
+// writeLarge writes p.largeSize bytes.
 func (p *pkg) writeLarge(name string) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	contents := fill
+	if p.largeText {
+		contents = prose(p.random)
+	}
 	b := make([]byte, 1<<20)
 	for left := p.largeSize; left > 0; left -= int64(len(b)) {
 		b = b[:min(int64(len(b)), left)]
-		fill(p.random, b)
+		contents(p.random, b)
 		if _, err := f.Write(b); err != nil {
 			return err
 		}
 	}
 	return f.Close()
+}
+
+// prose returns what fills bytes with words, few of which are frequent, as it is
+// in every language.
+func prose(r *rand.Rand) func(r *rand.Rand, b []byte) {
+	words := make([][]byte, 1<<14)
+	for i := range words {
+		word := make([]byte, 2+r.IntN(10))
+		for j := range word {
+			word[j] = byte('a' + r.IntN(26))
+		}
+		words[i] = append(word, ' ')
+	}
+	words[0] = []byte(".\n")
+	frequent := rand.NewZipf(r, 1.05, 3, uint64(len(words)-1))
+	return func(_ *rand.Rand, b []byte) {
+		for len(b) > 0 {
+			b = b[copy(b, words[frequent.Uint64()]):]
+		}
+	}
 }
