@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -118,4 +119,31 @@ func (h *Host) Command(ctx context.Context, program string, args ...string) *exe
 	cmd := exec.CommandContext(ctx, program, args...)
 	ownGroup(cmd)
 	return cmd
+}
+
+// Start starts a program on the host that ends with the test at the latest.
+func (h *Host) Start(program string, args ...string) {
+	h.lab.t.Helper()
+	cmd := h.Command(context.Background(), program, args...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		h.lab.t.Fatalf("lab: %v", err)
+	}
+	h.lab.t.Cleanup(func() {
+		_ = cmd.Cancel() // It may have ended.
+		if err := cmd.Wait(); h.lab.t.Failed() {
+			h.lab.t.Logf("%s: %v\n%s", cmd, err, said.String())
+		}
+	})
+}
+
+// WaitListening waits until something on the host takes connections at a TCP
+// port.
+func (h *Host) WaitListening(port int) {
+	h.lab.t.Helper()
+	h.lab.WaitFor(fmt.Sprintf("something to listen at port %d of %s", port, h.Addr), func() bool {
+		out, err := h.Command(h.lab.Context(), "ss", "-Hltn", "sport", fmt.Sprintf("= :%d", port)).Output()
+		return err == nil && len(out) > 0
+	})
 }

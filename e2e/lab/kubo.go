@@ -8,12 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 )
 
 // Kubo is the reference node of IPFS with a repository of its own. `make
-// interop` builds it.
+// interop` builds it, and so does BuildKubo.
 type Kubo struct {
 	lab     *Lab
 	name    string
@@ -24,33 +23,52 @@ type Kubo struct {
 
 // KuboConfig is how a node of kubo is set up.
 type KuboConfig struct {
+	// Host is where it runs; nil means on this machine's loopback.
 	Host *Host
 	// Routing is kubo's Routing.Type.
 	Routing string
 	// Routers are the endpoints that it asks in the way of "delegated".
 	Routers []string
-	// Bootstrap is the only peer that it knows.
+	// Bootstrap is the only peer that it knows, if there is one.
 	Bootstrap *Daemon
+}
+
+// BuildKubo builds kubo where that was not done yet, which takes minutes.
+func (l *Lab) BuildKubo() error {
+	cmd := exec.CommandContext(l.t.Context(), "make", "--silent", filepath.Join(moduleRoot(), ".tools", "ipfs"))
+	cmd.Dir = moduleRoot()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build kubo: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Kubo starts a node of kubo and waits until it answers.
 func (l *Lab) Kubo(name string, cfg KuboConfig) *Kubo {
 	l.t.Helper()
-	_, file, _, _ := runtime.Caller(0)
 	k := &Kubo{
 		lab: l, name: name, host: cfg.Host, dir: l.Dir("kubo-" + name),
-		program: filepath.Join(filepath.Dir(file), "..", "..", ".tools", "ipfs"),
+		program: filepath.Join(moduleRoot(), ".tools", "ipfs"),
+	}
+	addr, bootstrap := "127.0.0.1", []string{}
+	if cfg.Host != nil {
+		addr = cfg.Host.Addr
+	}
+	if cfg.Bootstrap != nil {
+		bootstrap = cfg.Bootstrap.Addrs()
 	}
 	// Nothing of the real network: no addresses, no relays, no names.
 	k.must("init", "--profile=autoconf-off")
 	for key, value := range map[string]any{
-		"Addresses.API":             []string{"/ip4/127.0.0.1/tcp/5001"},
-		"Addresses.Gateway":         []string{},
-		"Addresses.Swarm":           []string{"/ip4/" + cfg.Host.Addr + "/tcp/4001", "/ip4/" + cfg.Host.Addr + "/udp/4001/quic-v1"},
-		"AutoTLS.Enabled":           false,
-		"Bootstrap":                 cfg.Bootstrap.Addrs(),
-		"Discovery.MDNS.Enabled":    false,
-		"Provide.Enabled":           cfg.Routing != "delegated", // It insists.
+		"Addresses.API":          []string{"/ip4/127.0.0.1/tcp/0"},
+		"Addresses.Gateway":      []string{},
+		"Addresses.Swarm":        []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"},
+		"AutoTLS.Enabled":        false,
+		"Bootstrap":              bootstrap,
+		"Discovery.MDNS.Enabled": false,
+		// Else it would ask only whom the DHT names, or who is near.
+		"Internal.Bitswap":          map[string]any{"BroadcastControl": map[string]any{"Enable": false}},
+		"Provide.Enabled":           strings.HasPrefix(cfg.Routing, "dht"), // With "delegated" it insists.
 		"Routing.Type":              cfg.Routing,
 		"Routing.DelegatedRouters":  append([]string{}, cfg.Routers...),
 		"Swarm.DisableNatPortMap":   true,
@@ -133,3 +151,20 @@ func (k *Kubo) must(args ...string) string {
 
 // PeerID returns the node's identity.
 func (k *Kubo) PeerID() string { return k.must("config", "Identity.PeerID") }
+
+// Discard is Run that throws away what the program prints.
+func (k *Kubo) Discard(args ...string) error {
+	cmd := k.command(k.lab.Context(), args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("ipfs %s: %w: %s", strings.Join(args, " "), err, said.String())
+	}
+	return nil
+}
+
+// Connect connects the node with another one.
+func (k *Kubo) Connect(other *Kubo) {
+	k.lab.t.Helper()
+	k.must("swarm", "connect", strings.Fields(other.must("id", "-f", "<addrs>"))[0])
+}

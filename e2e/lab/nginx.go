@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -43,15 +42,39 @@ func (l *Lab) Nginx(name, dir string) string {
 	if err != nil {
 		l.t.Fatalf("lab: %v", err)
 	}
+	l.nginx(nil, name, port.addr, dir)
+	l.t.Cleanup(port.close)
+	l.WaitFor("nginx to listen", func() bool {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(l.t.Context(), "tcp", port.addr)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+	return "http://" + port.addr
+}
+
+// Nginx serves dir on a port of the host, as Lab.Nginx does on loopback.
+func (h *Host) Nginx(name string, port int, dir string) string {
+	h.lab.t.Helper()
+	addr := fmt.Sprintf("%s:%d", h.Addr, port)
+	h.lab.nginx(h, name, addr, dir)
+	h.WaitListening(port)
+	return "http://" + addr
+}
+
+// nginx starts nginx, which may not listen yet.
+func (l *Lab) nginx(h *Host, name, addr, dir string) {
+	l.t.Helper()
 	home := l.Dir(name)
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // Another could not read the lab's folders.
 	}
 	conf := filepath.Join(home, "nginx.conf")
-	l.write(conf, fmt.Sprintf(nginxConf, user, home, port.addr, dir))
-	cmd := exec.CommandContext(context.Background(), "nginx", "-p", home, "-c", conf)
-	ownGroup(cmd)
+	l.write(conf, fmt.Sprintf(nginxConf, user, home, addr, dir))
+	cmd := h.Command(context.Background(), "nginx", "-p", home, "-c", conf)
 	if os.Geteuid() == 0 {
 		// In a name space of its own its workers end with it, however it ends.
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
@@ -62,15 +85,5 @@ func (l *Lab) Nginx(name, dir string) string {
 	l.t.Cleanup(func() {
 		_ = cmd.Cancel()
 		_ = cmd.Wait() // Killed.
-		port.close()
 	})
-	l.WaitFor("nginx to listen", func() bool {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(l.t.Context(), "tcp", port.addr)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
-	return "http://" + port.addr
 }

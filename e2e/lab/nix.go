@@ -181,3 +181,11 @@ func (n *Nix) Has(path nix.StorePath) bool {
 func (n *Nix) Real(path nix.StorePath) string {
 	return filepath.Join(n.Root, path.String())
 }
+
+// Remove removes the store and all that belongs to it.
+func (n *Nix) Remove() {
+	n.lab.t.Helper()
+	if err := removeStore(filepath.Dir(n.Root)); err != nil {
+		n.lab.t.Fatalf("lab: %v", err)
+	}
+}
