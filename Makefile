@@ -15,7 +15,7 @@ PROTOC_GEN_GO_VERSION := v1.36.12
 DEBIAN_PACKAGES := bubblewrap gcc iproute2 nftables nix-bin
 
 # What the benchmarks compare with, and measure by.
-BENCH_PACKAGES := nginx-light wrk
+BENCH_PACKAGES := aria2 curl iperf3 nginx-light python3-libtorrent wrk xz-utils
 
 FUZZTIME ?= 1m
 
@@ -77,7 +77,7 @@ generated: generate
 	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
 
 .PHONY: bench
-bench: deps ## Measure speed beside baselines; ONLY=line, OUT=file for JSON.
+bench: deps ## Measure speed beside baselines; ONLY=lines, OUT=file for JSON.
 	.ci/deps $(BENCH_PACKAGES)
 	@$(GO) run ./e2e/bench
 

@@ -56,7 +56,7 @@ func closureWalk(name string, c command, http2 bool) measurement {
 			{name: name + "-no-prefetch", unit: "s"},
 			{name: name + "-disconnected", unit: "s"},
 		},
-		setUp: func(l *lab.Lab) (func() ([]sample, error), error) {
+		setUp: func(l *lab.Lab, _ want) (func() ([]sample, error), error) {
 			w, err := newWalk(l, c, http2)
 			if err != nil {
 				return nil, err
@@ -116,7 +116,7 @@ func (w *walk) once() ([]sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []sample{{ahead, direct}, {unaided, direct}, {disconnected, direct}}, nil
+	return []sample{against(ahead, direct), against(unaided, direct), against(disconnected, direct)}, nil
 }
 
 // through times a walk through a daemon that has just been started and has

@@ -14,10 +14,13 @@ import (
 // measurement is what is measured at once, for one line of the table or more.
 type measurement struct {
 	lines []line
-	// setUp prepares a lab and returns what is called for each run. It returns a
-	// sample for each line.
-	setUp func(l *lab.Lab) (func() ([]sample, error), error)
+	// setUp prepares a lab and returns what is called for each run. That returns a
+	// sample for each line; it may be empty for one that nobody wants.
+	setUp func(l *lab.Lab, wanted want) (func() ([]sample, error), error)
 }
+
+// want says of a line whether it is wanted.
+type want func(name string) bool
 
 // line is one line of the table.
 type line struct {
@@ -28,7 +31,14 @@ type line struct {
 }
 
 // sample is one measurement and, taken next to it, its baseline.
-type sample struct{ value, baseline float64 }
+type sample struct {
+	value, baseline float64
+	// ceiling is what the network can carry at most, where that was measured.
+	ceiling float64
+}
+
+// against is a sample without a ceiling.
+func against(value, baseline float64) sample { return sample{value: value, baseline: baseline} }
 
 func (s sample) ratio() float64 { return s.value / s.baseline }
 
@@ -38,6 +48,8 @@ type goal struct {
 	what    string // "value" or "ratio"
 	target  float64
 	atLeast bool // else at most
+	// slack is what the value may have on top of the ratio.
+	slack float64
 }
 
 // of returns the number that counts.
@@ -45,7 +57,7 @@ func (g goal) of(s sample) float64 {
 	if g.what == "value" {
 		return s.value
 	}
-	return s.ratio()
+	return (s.value - g.slack) / s.baseline
 }
 
 func (g goal) met(s sample) bool {
@@ -56,6 +68,9 @@ func (g goal) met(s sample) bool {
 }
 
 func (g goal) String() string {
+	if g.slack > 0 {
+		return fmt.Sprintf("value ≤ %g × baseline + %g", g.target, g.slack)
+	}
 	if g.atLeast {
 		return fmt.Sprintf("%s ≥ %g", g.what, g.target)
 	}
@@ -74,7 +89,9 @@ type result struct {
 	// Goal says what Target is a bound of.
 	Goal string `json:"goal,omitempty"`
 	Unit string `json:"unit"`
-	Runs int    `json:"runs"`
+	// Ceiling is what the network can carry at most, in the same unit.
+	Ceiling float64 `json:"ceiling,omitempty"`
+	Runs    int     `json:"runs"`
 }
 
 // result returns the sample whose number that counts is the median, as a whole:
@@ -86,7 +103,7 @@ func (l line) result(samples []sample) result {
 	median := samples[len(samples)/2]
 	r := result{
 		Name: l.name, Value: round(median.value), Baseline: round(median.baseline), Ratio: round(median.ratio()),
-		Met: true, Unit: l.unit, Runs: len(samples),
+		Met: true, Unit: l.unit, Ceiling: round(median.ceiling), Runs: len(samples),
 	}
 	if l.goal.what != "" {
 		r.Target, r.Goal, r.Met = &l.goal.target, l.goal.String(), l.goal.met(median)
@@ -107,13 +124,16 @@ func round(x float64) float64 {
 func table(results []result) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "line\tvalue\tbaseline\tunit\tratio\ttarget\tmet")
+	fmt.Fprintln(w, "line\tvalue\tbaseline\tceiling\tunit\tratio\ttarget\tmet")
 	for _, r := range results {
-		met := "-"
+		met, ceiling := "-", "-"
 		if r.Target != nil {
 			met = map[bool]string{true: "yes", false: "NO"}[r.Met]
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, plain(r.Value), plain(r.Baseline), r.Unit, plain(r.Ratio), r.Goal, met)
+		if r.Ceiling > 0 {
+			ceiling = plain(r.Ceiling)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, plain(r.Value), plain(r.Baseline), ceiling, r.Unit, plain(r.Ratio), r.Goal, met)
 	}
 	if err := w.Flush(); err != nil {
 		panic("bench: " + err.Error()) // A strings.Builder takes everything.

@@ -1,9 +1,10 @@
 // Command bench measures what nar-p2p promises about speed, each number beside
 // its baseline in the same run. docs/performance.md explains the lines.
 //
-// The environment variable ONLY names the one line to run, OUT a file for the
-// results as JSON, and RUNS how often each is measured; 3 is the default and
-// the least.
+// The environment variable ONLY names the lines to run, separated by commas, OUT
+// a file for the results as JSON, and RUNS how often each is measured; 3 is the
+// default and the least. SCALE is what the sizes of all NARs are multiplied with,
+// for a quick look: what a small one takes says little about a large one.
 package main
 
 import (
@@ -25,7 +26,15 @@ import (
 // minRuns is the least number of which a median says something.
 const minRuns = 3
 
+// memory is a file system without a disk, whose speed varies.
+const memory = "/dev/shm"
+
 func main() {
+	if os.Getenv("TMPDIR") == "" {
+		if _, err := os.Stat(memory); err == nil {
+			os.Setenv("TMPDIR", memory)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Stdout)
 	stop()
@@ -37,8 +46,29 @@ func main() {
 
 // measurements returns all of them, in the order of the table. Each kind is in
 // a file of its own.
-func measurements() []measurement {
-	return slices.Concat(narinfos(), closureWalks())
+func measurements(s scale) []measurement {
+	return slices.Concat(
+		narinfos(), closureWalks(),
+		loopbacks(s), fourPeers(s), onePeer(s), lossy(s), upstreamOnly(s), lanPeers(s), memories(s), firstBytes(s),
+	)
+}
+
+// scale multiplies sizes.
+type scale float64
+
+// mib returns so many MiB in bytes.
+func (s scale) mib(n int64) int64 { return int64(float64(n<<20) * float64(s)) }
+
+func scaleWanted() (scale, error) {
+	text := os.Getenv("SCALE")
+	if text == "" {
+		return 1, nil
+	}
+	s, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(s > 0 && s <= 1) {
+		return 0, fmt.Errorf("SCALE=%s: want a number above 0, at most 1", text)
+	}
+	return scale(s), nil
 }
 
 func run(ctx context.Context, w io.Writer) error {
@@ -46,7 +76,11 @@ func run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := wanted(measurements(), os.Getenv("ONLY"))
+	scale, err := scaleWanted()
+	if err != nil {
+		return err
+	}
+	wanted, err := wanted(measurements(scale), os.Getenv("ONLY"))
 	if err != nil {
 		return err
 	}
@@ -84,22 +118,31 @@ func runsWanted() (int, error) {
 	return runs, nil
 }
 
-// wanted returns all measurements, or the one line of the name that was asked
-// for.
+// wanted returns all measurements, or those of the lines that were asked for,
+// whose names are separated by commas.
 func wanted(all []measurement, only string) ([]measurement, error) {
 	if only == "" {
 		return all, nil
 	}
+	missing := strings.Split(only, ",")
+	var some []measurement
 	var names []string
 	for _, m := range all {
+		var lines []int
 		for i, l := range m.lines {
-			if l.name == only {
-				return []measurement{m.only(i)}, nil
+			names = append(names, l.name)
+			if at := slices.Index(missing, l.name); at >= 0 {
+				lines, missing = append(lines, i), slices.Delete(missing, at, at+1)
 			}
 		}
-		names = append(names, m.names()...)
+		if len(lines) > 0 {
+			some = append(some, m.only(lines))
+		}
 	}
-	return nil, fmt.Errorf("ONLY=%s: the lines are %s", only, strings.Join(names, ", "))
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("ONLY=%s: no line %s: the lines are %s", only, strings.Join(missing, ", "), strings.Join(names, ", "))
+	}
+	return some, nil
 }
 
 func (m measurement) names() (names []string) {
@@ -109,25 +152,34 @@ func (m measurement) names() (names []string) {
 	return names
 }
 
-// only returns the measurement with one line of its lines.
-func (m measurement) only(i int) measurement {
-	return measurement{m.lines[i : i+1], func(l *lab.Lab) (func() ([]sample, error), error) {
-		once, err := m.setUp(l)
+// only returns the measurement with some of its lines.
+func (m measurement) only(lines []int) measurement {
+	some := measurement{}
+	for _, i := range lines {
+		some.lines = append(some.lines, m.lines[i])
+	}
+	some.setUp = func(l *lab.Lab, _ want) (func() ([]sample, error), error) {
+		once, err := m.setUp(l, func(name string) bool { return slices.Contains(some.names(), name) })
 		return func() ([]sample, error) {
-			samples, err := once()
+			all, err := once()
 			if err != nil {
 				return nil, err
 			}
-			return samples[i : i+1], nil
+			var samples []sample
+			for _, i := range lines {
+				samples = append(samples, all[i])
+			}
+			return samples, nil
 		}, err
-	}}
+	}
+	return some
 }
 
 // run measures in a lab of its own and returns the medians.
 func (m measurement) run(ctx context.Context, runs int) (results []result, err error) {
 	samples := make([][]sample, len(m.lines))
 	err = lab.Play(ctx, func(l *lab.Lab) error {
-		once, err := m.setUp(l)
+		once, err := m.setUp(l, func(string) bool { return true })
 		if err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func startServers(l *lab.Lab) (*servers, error) {
 	return &servers{l.File("wrk.lua", wrkScript(names)), daemon.URL(), l.Nginx("nginx", files)}, nil
 }
 
-func setUpNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
+func setUpNarinfos(l *lab.Lab, _ want) (func() ([]sample, error), error) {
 	cpus, err := twoCPUs()
 	if err != nil {
 		return nil, err
@@ -106,11 +106,11 @@ func setUpNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
 		if err != nil {
 			return nil, err
 		}
-		return []sample{{ours.Rate, theirs.Rate}, {ours.P50, theirs.P50}, {ours.P99, theirs.P99}}, nil
+		return []sample{against(ours.Rate, theirs.Rate), against(ours.P50, theirs.P50), against(ours.P99, theirs.P99)}, nil
 	}, nil
 }
 
-func setUpSharedNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
+func setUpSharedNarinfos(l *lab.Lab, _ want) (func() ([]sample, error), error) {
 	s, err := startServers(l)
 	if err != nil {
 		return nil, err
@@ -125,7 +125,9 @@ func setUpSharedNarinfos(l *lab.Lab) (func() ([]sample, error), error) {
 			}
 		}
 		nginx, nothing, ours := reports[0], reports[1], reports[2]
-		return []sample{{ours.Rate, nginx.Rate}, {ours.P50, nginx.P50}, {ours.P99, nginx.P99}, {ours.P99, nothing.P99}}, nil
+		return []sample{
+			against(ours.Rate, nginx.Rate), against(ours.P50, nginx.P50), against(ours.P99, nginx.P99), against(ours.P99, nothing.P99),
+		}, nil
 	}, nil
 }
 
