@@ -59,9 +59,9 @@ func TestRestartSendsNothingAgain(t *testing.T) {
 // announced in is not the one in which it is looked for after a restart. Only after
 // a cycle it is due again.
 func TestRestartWithFewPathsSendsNothingAgain(t *testing.T) {
-	for _, count := range []int{1, 5, 20} {
+	for _, count := range []int{1, 6} {
 		synctest.Test(t, func(t *testing.T) {
-			s := simulate(t, 400)
+			s := simulate(t, 200)
 			node := s.node()
 			held := paths(count)
 			run := func(pause time.Duration) (sent int) {
@@ -75,11 +75,11 @@ func TestRestartWithFewPathsSendsNothingAgain(t *testing.T) {
 				return node.records() - before
 			}
 			first := run(time.Minute)
-			if got := run(time.Minute) + run(2*cycle); got != 0 {
+			if got := run(time.Minute) + run(cycle+time.Hour); got != 0 {
 				t.Errorf("of %d keys %d records were sent, %d again after two restarts", 2*count, first, got)
 			}
 			if got := run(0); got < 2*count*20 {
-				t.Errorf("of %d keys %d records were sent again after two cycles", 2*count, got)
+				t.Errorf("of %d keys %d records were sent again after a cycle", 2*count, got)
 			}
 		})
 	}
