@@ -59,15 +59,20 @@ func newShelf(tb testing.TB, sizes ...int) *shelf {
 		if _, err := rand.Read(data); err != nil {
 			tb.Fatal(err)
 		}
-		hash := nix.NARHash(sha256.Sum256(data))
-		path, err := nix.NewStorePath(nix.HashPart(hash[:20]), "test")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		s.nars[hash] = data
-		s.infos[path.HashPart()] = (&narstore.PathInfo{Path: path, NARHash: hash, NARSize: int64(size)}).Narinfo()
+		s.add(tb, data)
 	}
 	return s
+}
+
+func (s *shelf) add(tb testing.TB, data []byte) {
+	tb.Helper()
+	hash := nix.NARHash(sha256.Sum256(data))
+	path, err := nix.NewStorePath(nix.HashPart(hash[:20]), "test")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.nars[hash] = data
+	s.infos[path.HashPart()] = (&narstore.PathInfo{Path: path, NARHash: hash, NARSize: int64(len(data))}).Narinfo()
 }
 
 func (s *shelf) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {
@@ -259,6 +264,30 @@ func (n *node) finds(t *testing.T, key cid.Cid, provider *node) bool {
 		}
 	}
 	return false
+}
+
+// A limit on uploads shows in that NARs go out compressed, on loopback too,
+// where they otherwise do not. It can be set before a node runs and meanwhile.
+func TestUploadLimit(t *testing.T) {
+	held := newShelf(t)
+	held.add(t, bytes.Repeat([]byte("text, "), 50_000))
+	want := held.one()
+	provider := start(t, p2p.Config{Profile: p2p.Private, Network: "team", UploadLimit: 10 << 20}, held)
+	for _, limited := range []bool{true, false, true} {
+		before := provider.Status().Served.BytesServed
+		consumer := start(t, p2p.Config{Profile: p2p.Consume, Network: "team", Peers: infos(provider)}, nil)
+		await(t, "the provider to be connected", func() bool { return consumer.connected(provider) })
+		got, err := consumer.fetches(t, want, false)
+		if err != nil || !bytes.Equal(got, held.nars[want.NARHash]) {
+			t.Fatalf("fetched %d bytes (%v), which are not the NAR's %d", len(got), err, want.NARSize)
+		}
+		consumer.stop()
+		await(t, "the sessions to end", func() bool { return provider.Status().Served.ActiveSessions == 0 })
+		if sent := provider.Status().Served.BytesServed - before; (sent < want.NARSize/2) != limited {
+			t.Errorf("limited: %t: a NAR of %d bytes went out in %d", limited, want.NARSize, sent)
+		}
+		provider.LimitUploads(map[bool]int64{true: 0, false: 10 << 20}[limited])
+	}
 }
 
 func TestThreeNodesThatKnowABootstrapPeer(t *testing.T) {
