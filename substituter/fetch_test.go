@@ -160,6 +160,32 @@ func TestHedge(t *testing.T) {
 	}
 }
 
+// A neighbour starts, since it is expected to be quick; if it is not, an upstream
+// that is known to be joins.
+func TestSlowNeighbour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 32 << 20
+		b := newBubble(t)
+		a := b.far("a", upstream.Config{})
+		a.fail(paced(a.cache, 25*time.Millisecond)) // 10 MiB/s
+		first, second := b.path("first", size), b.path("second", size)
+		a.add(first)
+		a.add(second)
+		b.peers.hold(second.info.NARHash, holding{
+			nar: second.nar, earned: true, rate: 1 << 20, estimate: substituter.Estimate{Providers: 1, LAN: true},
+		})
+		b.start()
+		b.fetched(first)
+		fetch, took := b.fetched(second)
+		if want := "peer: at once, slow; upstream: faster, complete"; why(fetch) != want || fetch.Order != explain.HolderKnown {
+			t.Errorf("%s: %s", fetch.Order, why(fetch))
+		}
+		if took > 4500*time.Millisecond { // the upstream alone takes 3.2 s
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 // A healthy upstream brings a small NAR in less time than a search for peers
 // takes: the search is called off.
 func TestSmallNARsAreNotSearchedFor(t *testing.T) {
@@ -224,6 +250,9 @@ func TestHangingNARsAreRemembered(t *testing.T) {
 		for i, want := range []time.Duration{10 * time.Second, 0, 2 * time.Second, 0} {
 			p := paths[i]
 			b.want(p, http.StatusOK, 0)
+			for range 100 * min(1, i%2) { // each has its client before it fails
+				b.ask(p.narURL())
+			}
 			if resp, took := b.ask(p.narURL()); resp.Code != http.StatusNotFound || took != want {
 				t.Errorf("%s: %d after %v, want 404 after %v", p.info.StorePath.Name(), resp.Code, took, want)
 			}

@@ -31,8 +31,10 @@ const (
 	// smallNAR is a size in bytes up to which the time of the first byte is taken
 	// for that of the last where the rate is not known.
 	smallNAR = 256 << 10
-	// lanRate, in bytes a second, and lanFirstByte are what is expected of a
-	// neighbour of whom nothing is known: a line of 1 Gbit/s.
+	// lanRate, in bytes a second, is the least that is expected of a neighbour, and
+	// lanFirstByte what is expected of one of whom nothing is known: a line of
+	// 1 Gbit/s. That it brought less of late may be due to many NARs at once, or to
+	// who reads; and if it is slow, it soon shows, and the upstream joins.
 	lanRate      = 100e6
 	lanFirstByte = 20 * time.Millisecond
 )
@@ -104,9 +106,7 @@ type Peers struct {
 func (p Peers) Expected() Expectation {
 	e := p.Expectation
 	if p.Providers > 0 && p.LAN {
-		if e.Rate == 0 {
-			e.Rate = lanRate
-		}
+		e.Rate = max(e.Rate, lanRate)
 		if e.FirstByte == 0 {
 			e.FirstByte = lanFirstByte
 		}

@@ -48,6 +48,11 @@ func TestDecide(t *testing.T) {
 			plan.Decision{Reason: plan.HolderKnown, PeersFirst: true, Search: true, PeersAfter: 1000 * ms, UpstreamAfter: 150 * ms},
 		},
 		{
+			"a neighbour who has brought little of late", 1000 * mega,
+			&plan.Peers{Providers: 1, LAN: true, Expectation: plan.Expectation{FirstByte: 10 * ms, Rate: 5 * mega}}, works(near),
+			plan.Decision{Reason: plan.HolderKnown, PeersFirst: true, Search: true, PeersAfter: 1000 * ms, UpstreamAfter: 150 * ms},
+		},
+		{
 			"peers that are slower by far", 100 * mega, &plan.Peers{Providers: 1, Expectation: far}, works(near),
 			plan.Decision{Reason: plan.UpstreamFaster, Search: true, PeersAfter: 150 * ms, UpstreamAfter: 150 * ms},
 		},
