@@ -113,7 +113,6 @@ func TestPassThrough(t *testing.T) {
 	l := newLab(t)
 	second := newCache(t)
 	l.cfg.Upstreams = append(l.cfg.Upstreams, upstream.Config{URL: second.url})
-	l.start()
 	part := strings.Repeat("0", 32)
 	drv, listing := "log/"+part+"-x.drv", part+".ls"
 	doi := "realisations/sha256:" + strings.Repeat("ab", 32) + "!out.doi"
@@ -124,6 +123,7 @@ func TestPassThrough(t *testing.T) {
 	_, _ = w.Write([]byte(`{"version":1}`))
 	_ = w.Close()
 	l.cache.files["secret"], l.cache.files["log/secret"] = []byte("x"), []byte("x")
+	l.start()
 
 	for path, want := range map[string]string{"/" + drv: "building\n", "/" + doi: "{}"} {
 		if _, body := l.get(path, http.StatusOK); string(body) != want {
