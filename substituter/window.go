@@ -21,7 +21,6 @@ var (
 // other: what one that falls behind still needs is spilled to a file. Where that
 // is not possible, the client is overtaken.
 type window struct {
-	room int64
 	// whole is true if the writer writes once, and leaves the bytes alone after
 	// that; they are all kept.
 	whole bool
@@ -55,7 +54,7 @@ func (s *segment) release() {
 // newWindow returns a window of the bytes from an offset on.
 func newWindow(from int64, whole bool, overflow *spool) *window {
 	w := &window{
-		room: windowRoom, whole: whole, from: from, to: from,
+		whole: whole, from: from, to: from,
 		spilled: spill{spool: overflow}, readers: make(map[*reader]struct{}),
 	}
 	w.changed = sync.NewCond(&w.mu)
@@ -76,7 +75,7 @@ func (w *window) Write(p []byte) (int, error) {
 			w.segments = append(w.segments, &segment{offset: w.to, data: p, held: 1})
 			w.to += int64(len(p))
 			done = len(p)
-		case w.to-w.furthest() >= w.room:
+		case w.to-w.furthest() >= windowRoom:
 			w.changed.Wait()
 			continue
 		default:
@@ -99,7 +98,7 @@ func (w *window) add(p []byte) int {
 	n := min(len(p), pieceSize-len(last.data))
 	last.data = append(last.data, p[:n]...)
 	w.to += int64(n)
-	for first := w.segments[0]; w.to-first.offset-int64(len(first.data)) >= w.room; first = w.segments[0] {
+	for first := w.segments[0]; w.to-first.offset-int64(len(first.data)) >= windowRoom; first = w.segments[0] {
 		w.segments = w.segments[1:]
 		w.from = first.offset + int64(len(first.data))
 		if w.last() < w.from {
@@ -143,7 +142,7 @@ func (w *window) end(err error) {
 func (w *window) begun() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.to > w.from || len(w.segments) > 0
+	return w.to > w.from // some of them stay
 }
 
 // reader is a client's place in a window.
