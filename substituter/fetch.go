@@ -320,8 +320,8 @@ func (f *fetch) joiner(leader *runner) (explain.Joining, *entry) {
 	switch {
 	case time.Since(f.quiet) >= after:
 		return explain.WhenSilent, next
-	case len(f.running) > 1 || !state.Sampled():
-		return "", nil
+	case len(f.running) > 1 || !state.Sampled() && state.Rate == 0:
+		return "", nil // it is not known how fast the one is that runs
 	case leader.slow() && !next.hadItsTurn:
 		return explain.WhenSlow, next
 	}
