@@ -68,7 +68,7 @@ type fetch struct {
 	begin  time.Time
 
 	running []*runner
-	pieces  chan piece // of all that run, with room for one to be read ahead
+	pieces  chan piece // of all that run
 	// quiet is since when nothing has come, or nobody joined.
 	quiet time.Time
 	errs  []error // of those that failed since the last byte
@@ -91,7 +91,7 @@ func (s *Server) newFetch(p *fetchPlan, gate *verify.Gate, r *report) *fetch {
 		s.peers.Dismiss(gate.Digest().Target().Hash)
 	}
 	return &fetch{
-		s: s, plan: p, gate: gate, report: r, pieces: make(chan piece, maxPieces-1), begin: time.Now(),
+		s: s, plan: p, gate: gate, report: r, pieces: make(chan piece), begin: time.Now(),
 		begun: gate.Digest().Offset(), inherited: gate.Digest().FromPeers(),
 	}
 }
