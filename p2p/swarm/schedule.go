@@ -81,7 +81,7 @@ func (w *window) take(worker *worker) run {
 		}
 	}
 	if worker.starved = len(r.items) == 0; idle && !worker.starved {
-		worker.since = now
+		worker.since, worker.moved = now, now
 		worker.flow.resume(now)
 	}
 	return r
@@ -133,13 +133,11 @@ func (w *window) late(worker *worker, i int, now time.Time) bool {
 	if !known {
 		return false
 	}
-	theirs, known := first.worker.flow.needs(first.end - first.worker.arrived)
-	if !known {
-		return false
-	}
 	ours += worker.flow.rtt
-	// What was asked for just now is on its way for a round trip.
-	theirs = max(theirs, first.at.Add(first.worker.flow.rtt).Sub(now))
+	// It takes a round trip, and the longer nothing has come the longer it will
+	// take, whatever the rate was before.
+	theirs, _ := first.worker.flow.needs(first.end - first.worker.arrived)
+	theirs = max(theirs, first.at.Add(first.worker.flow.rtt).Sub(now), now.Sub(first.worker.moved))
 	return theirs > stealGain*ours && theirs > ours+stealLead
 }
 
@@ -203,7 +201,7 @@ func (w *window) arrived(worker *worker, it item) {
 	defer w.mu.Unlock()
 	now := time.Now()
 	length := int64(w.known[it.index].Length)
-	worker.stalled = false
+	worker.stalled, worker.moved = false, now
 	if worker.arrived == 0 {
 		worker.flow.trip(now.Sub(worker.since))
 	}

@@ -37,9 +37,9 @@ type worker struct {
 	// wanted and arrived count the bytes asked for and come, delivered those of
 	// use.
 	wanted, arrived, delivered int64
-	// since is when something was first awaited that still is, first when the
-	// first chunk was there.
-	since, first time.Time
+	// since is when something was first awaited that still is, moved when a chunk
+	// last came, or was first awaited; first is when the first one was there.
+	since, moved, first time.Time
 	// stalled says that it owes something and says nothing, starved that it found
 	// nothing to ask.
 	stalled, starved bool
