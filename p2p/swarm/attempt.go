@@ -145,7 +145,7 @@ func (a *attempt) run(ctx context.Context) error {
 			}
 		case <-a.votes.changed:
 		case p := <-a.override:
-			if a.yield(preference{sender: p}) {
+			if a.yield(a, preference{sender: p}) {
 				return errBetter
 			}
 		case <-a.window.done:
@@ -153,7 +153,7 @@ func (a *attempt) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if root, ok := a.outvoted(); ok && a.yield(preference{root: root, known: true}) {
+		if root, ok := a.outvoted(); ok && a.yield(a, preference{root: root, known: true}) {
 			return errBetter
 		}
 		switch spent := fresh == nil && len(busy.postponed) == 0; {

@@ -27,7 +27,7 @@ const (
 // leads to the end.
 func (t *Transfer) fetch(ctx context.Context) error {
 	var failure error
-	for n := 1; ; n++ {
+	for {
 		a := t.attempt()
 		err := a.run(ctx)
 		if err == nil {
@@ -37,6 +37,9 @@ func (t *Transfer) fetch(ctx context.Context) error {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
+		if errors.Is(err, errBetter) {
+			continue // with the attempt that has taken its place
+		}
 		if failure == nil || !errors.Is(err, ErrNoProviders) {
 			failure = err // else nobody is left who has not failed
 		}
@@ -44,20 +47,30 @@ func (t *Transfer) fetch(ctx context.Context) error {
 		if !ok && t.recalled != nil {
 			next, ok = t.relent(), true
 		}
-		if !ok || n == maxAttempts || !t.begin(a, next) {
+		if !ok || !t.replace(a, next) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			t.swarm.doubts.add(t.want.Hash, t.dropped, t.suspects)
 			return failure
 		}
-		t.swarm.log.Debug("NAR is fetched anew under another manifest", zap.Stringer("narHash", t.want.Hash), zap.Error(err))
 	}
 }
 
 // reconsider says which manifest to try after an attempt has failed.
 func (t *Transfer) reconsider(a *attempt, err error) (preference, bool) {
+	sender, _, _ := a.plan.used()
+	t.suspect(a)
+	if root, _, ok := t.votes.best(t.doubts); ok {
+		return preference{root: root, known: true}, true
+	}
+	return preference{}, sender != "" || a.prefer != preference{} || errors.Is(err, errNoManifest)
+}
+
+// suspect takes note of a manifest that is given up.
+func (t *Transfer) suspect(a *attempt) {
 	sender, root, known := a.plan.used()
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if sender != "" {
 		t.suspects[sender] = struct{}{}
 	}
@@ -67,16 +80,6 @@ func (t *Transfer) reconsider(a *attempt, err error) (preference, bool) {
 	if a.prefer.known {
 		t.dropped[a.prefer.root] = struct{}{}
 	}
-	better := t.better
-	t.better = preference{}
-	t.mu.Unlock()
-	if errors.Is(err, errBetter) {
-		return better, true
-	}
-	if root, _, ok := t.votes.best(t.doubts); ok {
-		return preference{root: root, known: true}, true
-	}
-	return preference{}, sender != "" || a.prefer != preference{} || errors.Is(err, errNoManifest)
 }
 
 // relent has those tried too with whom an earlier transfer has failed: there is
@@ -93,23 +96,25 @@ func (t *Transfer) relent() preference {
 	return preference{}
 }
 
-// yield takes note of a better manifest, and reports false where it comes too
-// late.
-func (t *Transfer) yield(to preference) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.better = to
-	return !t.fixed
+// yield puts an attempt under a better manifest in the place of one, and reports
+// false where it is too late for that.
+func (t *Transfer) yield(old *attempt, to preference) bool {
+	if !t.replace(old, to) {
+		return false
+	}
+	t.suspect(old)
+	return true
 }
 
-// begin puts another attempt in the place of one, unless it is too late for
+// replace puts another attempt in the place of one, unless it is too late for
 // that.
-func (t *Transfer) begin(old *attempt, prefer preference) bool {
+func (t *Transfer) replace(old *attempt, prefer preference) bool {
 	t.mu.Lock()
-	if t.fixed {
+	if t.fixed || t.begun == maxAttempts {
 		t.mu.Unlock()
 		return false
 	}
+	t.begun++
 	t.now = t.newAttempt(prefer)
 	old.window.mu.Lock()
 	t.wasted += old.window.tally.verified + old.window.tally.wasted
@@ -117,6 +122,7 @@ func (t *Transfer) begin(old *attempt, prefer preference) bool {
 	t.mu.Unlock()
 	old.window.close() // whoever reads goes on with the new one
 	t.swarm.restarts.Inc()
+	t.swarm.log.Debug("NAR is fetched anew under another manifest", zap.Stringer("narHash", t.want.Hash))
 	return true
 }
 

@@ -62,8 +62,8 @@ type Transfer struct {
 	// handed out, or are about to be.
 	now   *attempt
 	fixed bool
-	// better is what an attempt was given up for.
-	better preference
+	// begun counts the attempts.
+	begun int
 	// outs have failed and are not tried again; suspects sent a manifest that was
 	// given up, and dropped are the roots of these.
 	outs, suspects map[peer.ID]struct{}
@@ -87,7 +87,7 @@ func (s *Swarm) newTransfer(want Want) *Transfer {
 		t.recalled = maps.Clone(t.dropped)
 	}
 	t.candidates = newCandidates(t.dial, t.group)
-	t.now = t.newAttempt(preference{})
+	t.now, t.begun = t.newAttempt(preference{}), 1
 	return t
 }
 

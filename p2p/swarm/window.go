@@ -270,7 +270,7 @@ func (w *window) wakeIdle() {
 	}
 }
 
-// close ends all reading. No worker may be left.
+// close ends all reading, and all asking.
 func (w *window) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
