@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 	"github.com/nar-p2p/nar-p2p/internal/closure"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 )
+
+// patience bounds whatever moves or makes a NAR. It only decides how long a
+// broken measurement takes to fail.
+const patience = 10 * time.Minute
 
 // cargo is a store path whose NAR is fetched, by daemons and by what they are
 // compared with.
@@ -31,7 +36,7 @@ func newCargo(l *lab.Lab, size int64, text bool) (*cargo, error) {
 		return nil, err
 	}
 	c := &cargo{Lab: l, keys: []string{key.Public().String()}, cache: l.Dir("cargo")}
-	made, err := closure.Generate(l.Context(), c.cache, closure.Config{Paths: 1, Seed: 1, Key: key, LargeSize: size, LargeText: text})
+	made, err := closure.Generate(l.Within(patience), c.cache, closure.Config{Paths: 1, Seed: 1, Key: key, LargeSize: size, LargeText: text})
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +108,7 @@ func (d download) rate() float64 { return d.mb / d.total }
 // download fetches the NAR from url on a host, and throws it away.
 func (c *cargo) download(host *lab.Host, url string) (download, error) {
 	const report = "%{time_starttransfer} %{time_total} %{size_download}"
-	cmd := host.Command(c.Context(), "curl", "-sSf", "--output", "/dev/null", "--write-out", report, url)
+	cmd := host.Command(c.Within(patience), "curl", "-sSf", "--output", "/dev/null", "--write-out", report, url)
 	out, err := cmd.Output()
 	if err != nil {
 		return download{}, fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)

@@ -42,6 +42,6 @@ func (c *client) run(url string, path nix.StorePath, args ...string) (float64, e
 	defer store.Remove()
 	store.Init()
 	began := time.Now()
-	_, err := store.Run(c.Context(), args[0], append(args[1:], path.String())...)
+	_, err := store.Run(c.Within(patience), args[0], append(args[1:], path.String())...)
 	return time.Since(began).Seconds(), err
 }

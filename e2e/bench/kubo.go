@@ -37,9 +37,9 @@ func (c *cargo) newKubos(providers []*lab.Host, consumer *lab.Host) (*kubos, err
 // again.
 func (k *kubos) rate() (float64, error) {
 	began := time.Now()
-	if err := k.consumer.Discard("cat", k.cid); err != nil {
+	if err := k.consumer.Discard(k.Within(patience), "cat", k.cid); err != nil {
 		return 0, err
 	}
 	took := time.Since(began).Seconds()
-	return k.mb() / took, k.consumer.Discard("repo", "gc", "--silent")
+	return k.mb() / took, k.consumer.Discard(k.Within(patience), "repo", "gc", "--silent")
 }

@@ -113,7 +113,7 @@ func compressFile(l *lab.Lab, from, to string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(l.Context(), "xz", "--stdout", "--threads=0", "-1", from)
+	cmd := exec.CommandContext(l.Within(patience), "xz", "--stdout", "--threads=0", "-1", from)
 	cmd.Stdout = f
 	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
 		return fmt.Errorf("xz: %w", err)
@@ -136,7 +136,7 @@ func setUpUpstream(l *lab.Lab, size int64) (func() ([]sample, error), error) {
 		return nil, err
 	}
 	cache, keys := l.Dir("cache"), []string{key.Public().String()}
-	made, err := closure.Generate(l.Context(), cache, closure.Config{
+	made, err := closure.Generate(l.Within(patience), cache, closure.Config{
 		Paths: 50, Depth: 10, Seed: 1, Key: key, MaxFileSize: 1 << 20, LargeSize: size, LargeText: true,
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ func setUpLoopback(l *lab.Lab, wanted want, size int64) (func() ([]sample, error
 	measures := make([]func() (sample, error), 3)
 	if wanted("loopback") {
 		measures[0] = func() (sample, error) {
-			return compare(func() (float64, error) { return bareStream(l.Context(), c.record.NARSize) })
+			return compare(func() (float64, error) { return bareStream(l.Within(patience), c.record.NARSize) })
 		}
 	}
 	if wanted("loopback-kubo") {

@@ -118,7 +118,7 @@ func (t *torrents) rate() (float64, error) {
 // came.
 func (c *cargo) timed(host *lab.Host, file string, args []string) (float64, error) {
 	began := time.Now()
-	if out, err := host.Command(c.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+	if out, err := host.Command(c.Within(patience), args[0], args[1:]...).CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%s: %w\n%s", args[0], err, out)
 	}
 	took := time.Since(began).Seconds()

@@ -153,8 +153,8 @@ func (k *Kubo) must(args ...string) string {
 func (k *Kubo) PeerID() string { return k.must("config", "Identity.PeerID") }
 
 // Discard is Run that throws away what the program prints.
-func (k *Kubo) Discard(args ...string) error {
-	cmd := k.command(k.lab.Context(), args...)
+func (k *Kubo) Discard(ctx context.Context, args ...string) error {
+	cmd := k.command(ctx, args...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {

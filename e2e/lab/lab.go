@@ -127,8 +127,11 @@ func (l *Lab) File(name, text string) string {
 }
 
 // Context returns a context that ends with the test, or when Patience does.
-func (l *Lab) Context() context.Context {
-	ctx, cancel := context.WithTimeout(l.t.Context(), Patience)
+func (l *Lab) Context() context.Context { return l.Within(Patience) }
+
+// Within returns a context that ends with the test, or after d.
+func (l *Lab) Within(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(l.t.Context(), d)
 	l.t.Cleanup(cancel)
 	return ctx
 }
