@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
@@ -27,31 +28,24 @@ func (m *team) large() *narinfo.Info {
 	return largest
 }
 
-// interrupted fetches the NAR as Nix would, has something happen after its first
-// part, and returns the hash of what came in all.
+// interrupted fetches the NAR, has something happen after its first part, and
+// returns the hash of what came in all.
 func interrupted(t *testing.T, d *lab.Daemon, record *narinfo.Info, happens func()) nix.NARHash {
 	t.Helper()
-	get := func(name string) *http.Response {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.URL()+"/"+name, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { resp.Body.Close() })
-		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %s", name, resp.Status)
-		}
-		return resp
-	}
-	part := record.StorePath.HashPart()
-	if _, err := io.Copy(io.Discard, get(part.String()+".narinfo").Body); err != nil {
+	url := d.URL() + "/" + narinfo.NARURL(record.StorePath.HashPart(), record.NARHash)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	body := get(narinfo.NARURL(part, record.NARHash)).Body
-	sum := sha256.New()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("get %s: %s", url, resp.Status)
+	}
+	body, sum := resp.Body, sha256.New()
 	if _, err := io.CopyN(sum, body, rescueSize/8); err != nil {
 		t.Fatal(err)
 	}
@@ -82,11 +76,17 @@ func TestUpstreamRescuesANARWhoseProviderDies(t *testing.T) {
 	})
 	m.WaitFor("the consumer to know the provider", func() bool { return consumer.Speaks(m.provider) })
 	// A narinfo is what providers are looked for at; the NAR shall be asked for when
-	// they are known.
+	// they are known. The upstream takes its time, since however busy the machine is,
+	// the provider shall be the first.
+	getNarinfo(t, consumer.URL(), record.StorePath)
+	m.upstream.SetDelay(8 * time.Second)
 	if out, err := consumer.Ctl("find", record.NARHash.String()); err != nil {
 		t.Fatal(err, out)
 	}
-	got := interrupted(t, consumer, record, m.provider.Kill)
+	got := interrupted(t, consumer, record, func() {
+		m.upstream.SetDelay(0)
+		m.provider.Kill()
+	})
 	checkRescue(t, consumer, record, got)
 }
 
@@ -101,6 +101,7 @@ func TestPeersRescueANARWhoseUpstreamDies(t *testing.T) {
 	consumer := m.Daemon("consumer", lab.DaemonConfig{
 		Bootstrap: m.bootstrap, Peer: m.provider, Upstreams: []string{m.upstream.URL}, Keys: m.keys(),
 	})
+	getNarinfo(t, consumer.URL(), record.StorePath)
 	got := interrupted(t, consumer, record, func() {
 		m.provider.Start()
 		m.provider.WaitAnnounced(1)
