@@ -105,7 +105,10 @@ func (c *conflicts) note(records ...said) {
 	old := c.of(path.HashPart())
 	if old == nil {
 		old = &explain.Conflict{StorePath: path.String()}
-		c.makeRoom()
+		if err := c.makeRoom(); err != nil {
+			c.log.Warn("evidence not kept: old evidence not removed", zap.Stringer("storePath", path), zap.Error(err))
+			return
+		}
 	}
 	changed := false
 	for _, s := range statements {
@@ -201,7 +204,7 @@ func (c *conflicts) write(part nix.HashPart, evidence *explain.Conflict) {
 
 // makeRoom removes the evidence that was last seen longest ago, where there is
 // as much as may be.
-func (c *conflicts) makeRoom() {
+func (c *conflicts) makeRoom() error {
 	ctx, cancel := context.WithTimeout(context.Background(), roomTime)
 	defer cancel()
 	type seen struct {
@@ -227,9 +230,7 @@ func (c *conflicts) makeRoom() {
 			err = c.bucket.Delete(s.key)
 		}
 	}
-	if err != nil {
-		c.log.Warn("old evidence not removed", zap.Error(err))
-	}
+	return err
 }
 
 // compare looks for contradictions between an answer, which has become part of
