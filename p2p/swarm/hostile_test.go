@@ -435,7 +435,7 @@ func TestDrippingManifest(t *testing.T) {
 			_, err = st.Write(exchangetest.Append(nil, response(&wirepb.ManifestPiece{Data: encoded[i : i+1]})))
 		}
 	})
-	l := newLab(t, exchange.ClientConfig{StallTimeout: time.Second}, bad, provide(t, shelf, exchange.ServerConfig{}))
+	l := newLab(t, exchange.ClientConfig{StallTimeout: 5 * time.Second}, bad, provide(t, shelf, exchange.ServerConfig{}))
 	// The manifest would take an hour: this only decides how long a broken test
 	// takes to fail.
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
