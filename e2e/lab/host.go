@@ -75,6 +75,13 @@ func (h *Host) JoinLAN() {
 	h.lab.ip("-n", h.ns, "addr", "add", h.LAN+"/24", "dev", "eth0")
 }
 
+// StayOutside makes the addresses of the local network as unreachable from the
+// host as they are from elsewhere.
+func (h *Host) StayOutside() {
+	h.lab.t.Helper()
+	h.lab.ip("-n", h.ns, "route", "add", "unreachable", "192.168.77.0/24")
+}
+
 // Plug connects the host with its segment.
 func (h *Host) Plug() {
 	h.lab.t.Helper()
