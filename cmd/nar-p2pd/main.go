@@ -44,6 +44,7 @@ func run(ctx context.Context, release func(), args []string, stdout, stderr io.W
 	flags.SetOutput(stdout)
 	flags.Usage = func() { fmt.Fprintf(stdout, "Usage: nar-p2pd [flags]\n\n%s", flags.FlagUsagesWrapped(helpWidth)) }
 	showVersion := flags.Bool("version", false, "print the version")
+	checkOnly := flags.Bool("check", false, "check the settings and the files that they name, and start nothing")
 	config.AddFlags(flags)
 	if err := flags.Parse(args); err != nil {
 		return usageError{err}
@@ -58,6 +59,9 @@ func run(ctx context.Context, release func(), args []string, stdout, stderr io.W
 	cfg, err := config.Load(flags, os.Environ())
 	if err != nil {
 		return err
+	}
+	if *checkOnly {
+		return check(cfg, stdout)
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {

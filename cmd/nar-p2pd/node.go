@@ -59,6 +59,11 @@ func (n node) Status() control.Status {
 	return s
 }
 
+// Config implements control.Node.
+func (n node) Config() control.Config {
+	return control.Config{File: n.cfg.File, Settings: n.cfg.Effective()}
+}
+
 func p2pStatus(s p2p.Status) *control.P2PStatus {
 	status := &control.P2PStatus{
 		PeerID:       s.PeerID.String(),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,16 +57,9 @@ func openCache(cfg *config.Config, log *zap.Logger) (store, error) {
 }
 
 func openNixStore(cfg *config.Store, log *zap.Logger) (store, error) {
-	root := cfg.Root
-	if root == "" {
-		root = "/"
-	}
-	stateDir := cfg.NixStateDir
-	if stateDir == "" {
-		stateDir = filepath.Join(root, "nix/var/nix")
-	}
+	root := cmp.Or(cfg.Root, "/")
 	// A database that may not be looked at is there all the same.
-	database := filepath.Join(stateDir, "db/db.sqlite")
+	database := nixDatabase(cfg)
 	if _, err := os.Stat(database); errors.Is(err, fs.ErrNotExist) && cfg.Kind == config.StoreAuto {
 		log.Info("no Nix store: running as fetcher and proxy", zap.String("root", root), zap.String("missing", database))
 		return noStore(), nil
@@ -77,6 +71,12 @@ func openNixStore(cfg *config.Store, log *zap.Logger) (store, error) {
 		return store{}, fmt.Errorf("store.root: %w", err)
 	}
 	return store{Store: s, Closer: s, kind: config.StoreNix, location: root}, nil
+}
+
+// nixDatabase is where the database of a Nix store is to be.
+func nixDatabase(cfg *config.Store) string {
+	stateDir := cmp.Or(cfg.NixStateDir, filepath.Join(cmp.Or(cfg.Root, "/"), "nix/var/nix"))
+	return filepath.Join(stateDir, "db/db.sqlite")
 }
 
 func noStore() store { return store{Store: empty{}, Closer: empty{}, kind: config.StoreNone} }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/nar-p2p/nar-p2p/internal/cachetest"
+	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
@@ -146,6 +147,14 @@ func (node) Status() control.Status {
 			{URL: "https://new.example.org", Reachable: true, State: "unknown"},
 		},
 	}
+}
+
+func (node) Config() control.Config {
+	return control.Config{File: "/etc/nar-p2p/config.toml", Settings: []config.Effective{
+		{Key: "profile", Values: []string{"consume"}, Origin: "/etc/nar-p2p/config.toml"},
+		{Key: "p2p.listen", Values: []string{"/ip4/0.0.0.0/tcp/8461", "/ip6/::/tcp/8461"}, Origin: config.OriginDefault},
+		{Key: "p2p.peers", Values: []string{}, Origin: config.OriginDefault},
+	}}
 }
 
 func (node) Peers() ([]control.Peer, error) {

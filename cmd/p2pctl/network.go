@@ -22,9 +22,7 @@ func newNetwork(o *options) *cobra.Command {
 		Use:   "network",
 		Short: "make, join and show a private network",
 		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("no command: try %q", cmd.CommandPath()+" --help")}
-		},
+		RunE:  group,
 	}
 	c.AddCommand(newNetworkCreate(o), newNetworkJoin(o), newNetworkShow(o))
 	return c

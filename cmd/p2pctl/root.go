@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
 		newStatus(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newFetch(o),
-		newSign(o), newKey(o), newNetwork(o), newVersion(o),
+		newSign(o), newKey(o), newNetwork(o), newConfig(o), newVersion(o),
 	)
 	return root
 }
@@ -59,6 +59,11 @@ func (o *options) client() *control.Client {
 		return control.NewClient([]string{o.socket})
 	}
 	return control.NewClient(config.ClientSockets(os.Environ()))
+}
+
+// group is run where only one of cmd's subcommands can be.
+func group(cmd *cobra.Command, _ []string) error {
+	return usageError{fmt.Errorf("no command: try %q", cmd.CommandPath()+" --help")}
 }
 
 // printJSON writes v as indented JSON.

@@ -88,6 +88,9 @@ type Config struct {
 
 	// File is the TOML file that was read, or "".
 	File string
+	// Origins says of each key that was set where: the file, "$VARIABLE" or
+	// "--flag".
+	Origins map[string]string
 }
 
 // Log says what is logged, and how.
@@ -186,6 +189,7 @@ type Control struct {
 // profile and the paths, which depend on others (see finish).
 func defaults() *Config {
 	return &Config{
+		Origins:     make(map[string]string),
 		Network:     PublicNetwork,
 		Role:        RoleNode,
 		Routing:     RoutingDHT,

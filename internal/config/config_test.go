@@ -57,6 +57,7 @@ func TestDefaults(t *testing.T) {
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
 		Fetch:     config.Fetch{Memory: 256 << 20, Window: 32 << 20},
 		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
+		Origins:   map[string]string{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load() of nothing (-want +got):\n%s", diff)
@@ -169,6 +170,7 @@ socket = "/run/x/y.sock"
 		Fetch:   config.Fetch{Memory: 100 << 20, Window: 4 << 20},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
+		Origins: got.Origins,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load() (-want +got):\n%s", diff)
@@ -305,6 +307,28 @@ func TestErrors(t *testing.T) {
 				t.Errorf("Load() = %v, %v, want an error with %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+func TestEffective(t *testing.T) {
+	c, err := load(t, "profile = 'consume'\n", []string{"NAR_P2P_TRUST_THRESHOLD=1"}, []string{"--upstream=http://me:pw@x.example/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]config.Effective)
+	for _, s := range c.Effective() {
+		got[s.Key] = s
+	}
+	for _, want := range []config.Effective{
+		{Key: "profile", Values: []string{"consume"}, Origin: c.File},
+		{Key: "trust.threshold", Values: []string{"1"}, Origin: "$NAR_P2P_TRUST_THRESHOLD"},
+		{Key: "upstream", Values: []string{"http://me:xxxxx@x.example/"}, Origin: "--upstream"},
+		{Key: "network", Values: []string{"public"}, Origin: config.OriginDefault},
+		{Key: "p2p.peers", Values: []string{}, Origin: config.OriginDefault},
+	} {
+		if diff := cmp.Diff(want, got[want.Key]); diff != "" {
+			t.Errorf("Effective() (-want +got):\n%s", diff)
+		}
 	}
 }
 

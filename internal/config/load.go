@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,8 +53,8 @@ func Load(flags *pflag.FlagSet, environ []string) (*Config, error) {
 	table := settings(c)
 	for _, load := range []func() error{
 		func() error { return c.loadFile(table, flags, vars) },
-		func() error { return loadEnvironment(table, environ) },
-		func() error { return loadFlags(table, flags) },
+		func() error { return c.loadEnvironment(table, environ) },
+		func() error { return c.loadFlags(table, flags) },
 		func() error { return c.finish(vars) },
 	} {
 		if err := load(); err != nil {
@@ -65,7 +66,7 @@ func Load(flags *pflag.FlagSet, environ []string) (*Config, error) {
 
 // apply sets the fields whose keys k has. Each source has a Koanf of its own,
 // so that an error can name where the value came from, as origin says it.
-func apply(k *koanf.Koanf, table []setting, origin func(setting) string) error {
+func (c *Config) apply(k *koanf.Koanf, table []setting, origin func(setting) string) error {
 	for _, s := range table {
 		if !k.Exists(s.name) {
 			continue
@@ -73,12 +74,17 @@ func apply(k *koanf.Koanf, table []setting, origin func(setting) string) error {
 		if err := s.set(k.Get(s.name)); err != nil {
 			return fmt.Errorf("%s: %w", origin(s), err)
 		}
+		c.Origins[s.name] = strings.TrimSuffix(origin(s), ": "+s.name)
 	}
 	return nil
 }
 
 func (c *Config) loadFile(table []setting, flags *pflag.FlagSet, vars environment) error {
-	path, err := findFile(flags, vars)
+	named, err := flags.GetString(fileFlag)
+	if err != nil {
+		return err
+	}
+	path, err := findFile(named, vars)
 	if err != nil || path == "" {
 		return err
 	}
@@ -94,7 +100,7 @@ func (c *Config) loadFile(table []setting, flags *pflag.FlagSet, vars environmen
 		}
 		return fmt.Errorf("%s: unknown key %q%s", path, key, suggestion(key, known))
 	}
-	return apply(k, table, func(s setting) string { return path + ": " + s.name })
+	return c.apply(k, table, func(s setting) string { return path + ": " + s.name })
 }
 
 // position adds to path the line of a mistake in it, where the error tells.
@@ -120,17 +126,10 @@ func isEmptyTable(k *koanf.Koanf, key string, known []string) bool {
 	return ok && len(table) == 0 && slices.ContainsFunc(known, func(name string) bool { return strings.HasPrefix(name, key+".") })
 }
 
-// findFile returns the file to read, or "" for none. A file that is asked for
-// must exist.
-func findFile(flags *pflag.FlagSet, vars environment) (string, error) {
-	path, err := flags.GetString(fileFlag)
-	if err != nil {
-		return "", err
-	}
-	if path == "" {
-		path = vars[fileEnv]
-	}
-	if path != "" {
+// findFile returns the file to read, or "" for none. A file that is asked for,
+// by the flag's value or the environment, must exist.
+func findFile(named string, vars environment) (string, error) {
+	if path := cmp.Or(named, vars[fileEnv]); path != "" {
 		return path, nil
 	}
 	for _, path := range defaultFiles(vars) {
@@ -145,7 +144,7 @@ func findFile(flags *pflag.FlagSet, vars environment) (string, error) {
 	return "", nil
 }
 
-func loadEnvironment(table []setting, environ []string) error {
+func (c *Config) loadEnvironment(table []setting, environ []string) error {
 	byEnv := make(map[string]setting, len(table))
 	for _, s := range table {
 		byEnv[s.env()] = s
@@ -169,10 +168,10 @@ func loadEnvironment(table []setting, environ []string) error {
 	if len(unknown) > 0 {
 		return fmt.Errorf("unknown environment variable %s%s", unknown[0], suggestion(unknown[0], names(table, setting.env)))
 	}
-	return apply(k, table, func(s setting) string { return "$" + s.env() })
+	return c.apply(k, table, func(s setting) string { return "$" + s.env() })
 }
 
-func loadFlags(table []setting, flags *pflag.FlagSet) error {
+func (c *Config) loadFlags(table []setting, flags *pflag.FlagSet) error {
 	byFlag := make(map[string]setting, len(table))
 	for _, s := range table {
 		byFlag[s.flag()] = s
@@ -184,7 +183,7 @@ func loadFlags(table []setting, flags *pflag.FlagSet) error {
 	if err := k.Load(provider, nil); err != nil {
 		return err
 	}
-	return apply(k, table, func(s setting) string { return "--" + s.flag() })
+	return c.apply(k, table, func(s setting) string { return "--" + s.flag() })
 }
 
 func names(table []setting, name func(setting) string) []string {

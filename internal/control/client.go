@@ -130,6 +130,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return status, err
 }
 
+// Config asks what the daemon runs with.
+func (c *Client) Config(ctx context.Context) (Config, error) {
+	var cfg Config
+	err := c.get(ctx, http.MethodGet, "/v1/config", nil, &cfg)
+	return cfg, err
+}
+
 // Peers asks for the connected peers.
 func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
 	var peers []Peer

@@ -32,6 +32,7 @@ const (
 // Node is the running daemon.
 type Node interface {
 	Status() Status
+	Config() Config
 	Peers() ([]Peer, error)
 	// Provide shares paths, also such as were withdrawn, and announces them. It
 	// returns an error or nil for each, in their order.
@@ -54,6 +55,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	h := &handler{node: node, log: log.Named("control")}
 	api := http.NewServeMux()
 	api.HandleFunc("GET /v1/status", h.answer(func(*http.Request) (any, error) { return node.Status(), nil }))
+	api.HandleFunc("GET /v1/config", h.answer(func(*http.Request) (any, error) { return node.Config(), nil }))
 	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
 	api.HandleFunc("POST /v1/provide", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Provide) }))
 	api.HandleFunc("POST /v1/withdraw", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Withdraw) }))

@@ -2,6 +2,7 @@
 // over a unix socket.
 //
 //	GET  /v1/status              Status
+//	GET  /v1/config              Config
 //	GET  /v1/peers               []Peer
 //	POST /v1/provide             PathsRequest, PathsResponse
 //	POST /v1/withdraw            PathsRequest, PathsResponse
@@ -16,7 +17,11 @@
 // the shapes.
 package control
 
-import "time"
+import (
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/config"
+)
 
 // Status is what a node says of itself.
 type Status struct {
@@ -43,6 +48,13 @@ type Status struct {
 	Upstreams []UpstreamStatus  `json:"upstreams"`
 	// P2P is absent in profile off.
 	P2P *P2PStatus `json:"p2p,omitempty"`
+}
+
+// Config is what the daemon runs with.
+type Config struct {
+	// File is "" where none was read.
+	File     string             `json:"file,omitempty"`
+	Settings []config.Effective `json:"settings"`
 }
 
 // StoreStatus says where the node's paths are.
