@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 //	                       the same, with OTHER as its bootstrap node, and wait
 //	                       until it has joined the DHT
 //	endpoint NAME          set $ENDPOINT to where it answers who provides what
+//	nixconf NAME TEXT...   write $NIX_CONF_DIR/nix.conf, a line for each TEXT, in which
+//	                       SUBSTITUTER is its URL
 //	joined NAME            wait until it has joined the DHT
 //	announced NAME         wait until it has announced what it holds
 //	stop NAME              end it with SIGTERM; its exit code must be 0
@@ -55,6 +57,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
+			env.Setenv("BIN", bin)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Values["daemons"] = map[string]*process{}
 			return nil
@@ -66,6 +69,7 @@ func TestScripts(t *testing.T) {
 			"crash":     func(ts *testscript.TestScript, _ bool, args []string) { daemons(ts)[args[0]].kill() },
 			"get":       cmdGet,
 			"endpoint":  cmdEndpoint,
+			"nixconf":   cmdNixConf,
 			"joined":    func(ts *testscript.TestScript, _ bool, args []string) { awaitJoined(ts, args[0]) },
 			"announced": cmdAnnounced,
 			"cache":     func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
@@ -123,6 +127,14 @@ func statusOf(ts *testscript.TestScript, name string) control.Status {
 
 func cmdEndpoint(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("ENDPOINT", statusOf(ts, args[0]).ServesRouting)
+}
+
+func cmdNixConf(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs("nix")
+	ts.Check(os.MkdirAll(dir, 0o755))
+	text := strings.ReplaceAll(strings.Join(args[1:], "\n")+"\n", "SUBSTITUTER", statusOf(ts, args[0]).Substituter)
+	ts.Check(os.WriteFile(filepath.Join(dir, "nix.conf"), []byte(text), 0o644))
+	ts.Setenv("NIX_CONF_DIR", dir)
 }
 
 func cmdAnnounced(ts *testscript.TestScript, _ bool, args []string) {

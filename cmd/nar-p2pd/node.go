@@ -46,6 +46,9 @@ func (n node) Status() control.Status {
 		NARBytes:    stats.NARBytes,
 		Upstreams:   make([]control.UpstreamStatus, len(stats.Upstreams)),
 	}
+	if example, ok := n.catalog.Example(); ok {
+		s.Store.Example = example.HashPart.String()
+	}
 	for i, u := range stats.Upstreams {
 		s.Upstreams[i] = control.UpstreamStatus(u)
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore/nar"
@@ -123,13 +122,9 @@ func fetch(cmd *cobra.Command, o *options, part nix.HashPart, to destination) er
 
 // newBar returns a progress bar, invisible unless stderr is a terminal.
 func newBar(stderr io.Writer, asJSON bool, info *narinfo.Info) *progressbar.ProgressBar {
-	terminal := false
-	if f, ok := stderr.(*os.File); ok {
-		terminal = term.IsTerminal(int(f.Fd()))
-	}
 	return progressbar.NewOptions64(info.NARSize,
 		progressbar.OptionSetWriter(stderr),
-		progressbar.OptionSetVisibility(terminal && !asJSON),
+		progressbar.OptionSetVisibility(isTerminal(stderr) && !asJSON),
 		progressbar.OptionSetDescription(info.StorePath.Name()),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionFullWidth(),

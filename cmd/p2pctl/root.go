@@ -45,7 +45,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
-		newStatus(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newFetch(o),
+		newStatus(o), newDoctor(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newFetch(o),
 		newSign(o), newKey(o), newNetwork(o), newConfig(o), newVersion(o),
 	)
 	return root
@@ -76,6 +76,11 @@ func printJSON(w io.Writer, v any) error {
 // table returns a writer that aligns columns separated by tabs; it is to be
 // flushed.
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 4, 2, ' ', 0) }
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
 
 // width returns the columns of the terminal that w is, or those of a usual one.
 func width(w io.Writer) int {

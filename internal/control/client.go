@@ -15,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
@@ -135,6 +138,26 @@ func (c *Client) Config(ctx context.Context) (Config, error) {
 	var cfg Config
 	err := c.get(ctx, http.MethodGet, "/v1/config", nil, &cfg)
 	return cfg, err
+}
+
+// Metrics asks for the node's metrics, each summed up over its labels.
+func (c *Client) Metrics(ctx context.Context) (map[string]float64, error) {
+	response, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(response.Body, maxAnswer))
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, fmt.Errorf("metrics of nar-p2pd: %w", err)
+	}
+	sums := make(map[string]float64, len(families))
+	for name, family := range families {
+		for _, m := range family.GetMetric() {
+			sums[name] += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+		}
+	}
+	return sums, nil
 }
 
 // Peers asks for the connected peers.

@@ -63,8 +63,10 @@ type StoreStatus struct {
 	Kind string `json:"kind"`
 	// Location is the store's root or the cache's directory.
 	Location string `json:"location,omitempty"`
-	// Shareable counts the paths that peers may have.
-	Shareable int `json:"shareable"`
+	// Shareable counts the paths that peers may have. Example is the hash part of
+	// one of them, and a small one.
+	Shareable int    `json:"shareable"`
+	Example   string `json:"example,omitempty"`
 }
 
 // UpstreamStatus says how an upstream is.

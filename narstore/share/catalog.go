@@ -193,6 +193,29 @@ func (c *Catalog) Len() int {
 	return c.index.len
 }
 
+// Example returns a shareable path with a small NAR, of those that are looked at
+// first; false where there is none.
+func (c *Catalog) Example() (Key, bool) {
+	const enough = 1000
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var example Key
+	seen := 0
+	for i := range c.index.rows {
+		r := &c.index.rows[i]
+		if r.since == 0 {
+			continue
+		}
+		if seen == 0 || r.size < example.NARSize {
+			example = r.key()
+		}
+		if seen++; seen == enough {
+			break
+		}
+	}
+	return example, seen > 0
+}
+
 // Held reports whether this node provides a NAR and, where it is known already,
 // the root of its manifest.
 func (c *Catalog) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {

@@ -1,0 +1,136 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// settling is how long a node may take after its start to find its place.
+const settling = 2 * time.Minute
+
+func (x *examination) store(context.Context) []Check {
+	const name = "store"
+	s := x.status.Store
+	switch {
+	case !x.up:
+		return nil
+	case x.status.Role == "infrastructure":
+		return []Check{skipped(name, "infrastructure has none")}
+	case s.Kind == "none":
+		return []Check{warning(name, "see store.kind in docs/configuration.md", "there is none: nothing is shared")}
+	case x.status.Profile == "off" || x.status.Profile == "consume":
+		return []Check{ok(name, "%s at %s; profile %s shares nothing", s.Kind, s.Location, x.status.Profile)}
+	case s.Shareable == 0:
+		return []Check{warning(name, "p2pctl explain PATH says why a path is not shared", "%s at %s has no path to share", s.Kind, s.Location)}
+	default:
+		return []Check{ok(name, "%s at %s, %d paths to share", s.Kind, s.Location, s.Shareable)}
+	}
+}
+
+func (x *examination) upstreams(context.Context) []Check {
+	const name = "upstreams"
+	if !x.up {
+		return nil
+	}
+	var down []string
+	for _, u := range x.status.Upstreams {
+		if !u.Reachable {
+			down = append(down, fmt.Sprintf("%s (%s)", u.URL, u.Problem))
+		}
+	}
+	all := len(x.status.Upstreams)
+	const remedy = "see whether this machine reaches them, e.g. with curl; nar-p2pd tries again by itself"
+	switch {
+	case all == 0:
+		return []Check{warning(name, "set [[upstream]], so that what no peer has can be fetched", "there is none")}
+	case len(down) == all:
+		return []Check{warning(name, remedy, "none answers, so everything must come from peers: %s", strings.Join(down, ", "))}
+	case len(down) > 0:
+		return []Check{warning(name, remedy, "%d of %d do not answer: %s", len(down), all, strings.Join(down, ", "))}
+	default:
+		return []Check{ok(name, "%d answer or were not asked yet", all)}
+	}
+}
+
+// network checks how the node stands among its peers.
+func (x *examination) network(ctx context.Context) []Check {
+	switch {
+	case !x.up:
+		return nil
+	case x.status.P2P == nil:
+		return []Check{skipped("peers", "profile %s has none", x.status.Profile)}
+	}
+	checks := x.peers(ctx)
+	if x.status.Profile == "lan" {
+		return append(checks, skipped("dht", "profile lan has none"))
+	}
+	return append(checks, x.dht(), x.reachability())
+}
+
+func (x *examination) young() bool { return time.Since(x.status.Started) < settling }
+
+func (x *examination) peers(ctx context.Context) []Check {
+	peers, err := x.patient.Node.Peers(ctx)
+	if err != nil {
+		return []Check{warning("peers", "", "cannot be listed: %v", err)}
+	}
+	speak, lan := 0, 0
+	for _, p := range peers {
+		if p.Exchange {
+			speak++
+		}
+		if p.Exchange && p.LAN {
+			lan++
+		}
+	}
+	connected := ok("peers", "%d connected, of which %d run nar-p2p", len(peers), speak)
+	if len(peers) == 0 {
+		remedy := "see that UDP and TCP go out; in a network of your own, that p2p.bootstrap names a node that runs"
+		if x.young() {
+			remedy = "wait a moment: nar-p2pd was only just started"
+		}
+		connected = warning("peers", remedy, "none is connected")
+	}
+	local := skipped("lan-peers", "none runs nar-p2p on the local network")
+	if lan > 0 {
+		local = ok("lan-peers", "%d on the local network", lan)
+	}
+	return []Check{connected, local}
+}
+
+func (x *examination) dht() Check {
+	const name = "dht"
+	p := x.status.P2P
+	switch {
+	case p.Routing == "none":
+		return skipped(name, "not part of one: see routing in the configuration")
+	case p.RoutingPeers == 0 && x.young():
+		return warning(name, "wait a moment: nar-p2pd was only just started", "no node of it is known yet")
+	case p.RoutingPeers == 0:
+		return warning(name, "see that UDP and TCP go out, and what p2p.bootstrap names", "no node of it is known")
+	default:
+		return ok(name, "%s, %d nodes known", p.Routing, p.RoutingPeers)
+	}
+}
+
+func (x *examination) reachability() Check {
+	const name = "reachability"
+	p := x.status.P2P
+	relayed := slices.ContainsFunc(p.Addresses, func(a string) bool { return strings.Contains(a, "/p2p-circuit") })
+	switch {
+	case p.Reachability == "public":
+		return ok(name, "others reach this node from outside")
+	case relayed:
+		return ok(name, "behind a NAT; others reach this node through a relay, and then directly where the NATs allow")
+	case p.Reachability == "private":
+		return warning(name, "forward the ports of p2p.listen to this machine, or switch UPnP on in the router",
+			"others cannot reach this node from outside, and no relay takes it")
+	case x.young():
+		return skipped(name, "not known yet: it takes a minute or two after the start")
+	default:
+		return warning(name, "it needs peers who tell; see peers and dht", "nobody has told yet whether this node can be reached")
+	}
+}
