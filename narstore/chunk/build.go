@@ -33,31 +33,21 @@ func Build(ctx context.Context, r io.Reader, want nix.NARHash, size int64, emit 
 		return nil, fmt.Errorf("chunk: no NAR of %d bytes is exchanged", size)
 	}
 	b := builder{
-		r:       r,
-		rest:    size,
-		buf:     make([]byte, min(size, bufferSize)),
-		found:   new(batch),
-		hashed:  new(batch),
-		whole:   sha256.New(),
-		encoder: newEncoder(want, size),
+		r:      r,
+		rest:   size,
+		buf:    make([]byte, min(size, bufferSize)),
+		found:  new(batch),
+		hashed: new(batch),
+		whole:  sha256.New(),
 	}
-	defer b.hashing.Wait()
-	for !b.done() {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("chunk: %w", err)
+	encoder := newEncoder(want, size)
+	b.take = func(chunks []pending) error {
+		for i := range chunks {
+			encoder.add(&chunks[i])
 		}
-		if err := b.fill(); err != nil {
-			return nil, err
-		}
-		b.cut()
-		if err := b.turn(emit); err != nil {
-			return nil, err
-		}
+		return encoder.flush(emit)
 	}
-	if err := expectEnd(r); err != nil {
-		return nil, err
-	}
-	if err := b.turn(emit); err != nil { // for the chunks still being hashed
+	if err := b.run(ctx); err != nil {
 		return nil, err
 	}
 	if nix.NARHash(b.whole.Sum(nil)) != want {
@@ -66,7 +56,7 @@ func Build(ctx context.Context, r io.Reader, want nix.NARHash, size int64, emit 
 	if size <= ImplicitSize {
 		return implicit(want, size), nil
 	}
-	return b.encoder.manifest, nil
+	return encoder.manifest, nil
 }
 
 // expectEnd returns an error unless r is at its end.
@@ -95,11 +85,34 @@ type builder struct {
 
 	// found are the chunks of buf; hashed are those of other, which the
 	// goroutines of hashing hash, each for itself and all into whole.
+	// whole is nil where nobody wants to know it.
 	found, hashed *batch
 	hashing       sync.WaitGroup
 	whole         hash.Hash
 
-	encoder *encoder
+	// take is called with the chunks, in order and with their sums.
+	take func(chunks []pending) error
+}
+
+// run cuts all of the stream.
+func (b *builder) run(ctx context.Context) error {
+	defer b.hashing.Wait()
+	for !b.done() {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("chunk: %w", err)
+		}
+		if err := b.fill(); err != nil {
+			return err
+		}
+		b.cut()
+		if err := b.turn(); err != nil {
+			return err
+		}
+	}
+	if err := expectEnd(b.r); err != nil {
+		return err
+	}
+	return b.turn() // for the chunks still being hashed
 }
 
 func (b *builder) done() bool { return b.rest == 0 && b.start == b.end }
@@ -141,21 +154,20 @@ func (b *builder) cut() {
 	}
 }
 
-// turn encodes the chunks that were being hashed, begins to hash those found
+// turn passes on the chunks that were being hashed, begins to hash those found
 // since, and changes the buffers.
-func (b *builder) turn(emit func(piece []byte) error) error {
+func (b *builder) turn() error {
 	b.hashed.sums() // rather than wait idly
 	b.hashing.Wait()
-	for i := range b.hashed.chunks {
-		b.encoder.add(&b.hashed.chunks[i])
-	}
-	if err := b.encoder.flush(emit); err != nil {
+	if err := b.take(b.hashed.chunks); err != nil {
 		return err
 	}
 	found := b.found
 	b.hashed, b.found = found, new(batch)
 	b.hashing.Go(found.sums)
-	b.hashing.Go(func() { found.writeTo(b.whole) })
+	if b.whole != nil {
+		b.hashing.Go(func() { found.writeTo(b.whole) })
+	}
 	if b.rest > 0 {
 		b.move()
 	}

@@ -89,6 +89,10 @@ func NewDecoder(hash nix.NARHash, size int64) *Decoder {
 // while more are added.
 func (d *Decoder) Chunks() []Chunk { return slices.Clip(d.m.Chunks) }
 
+// HashParts returns the hash parts that have appeared so far, among them all that
+// the complete chunks name. The slice stays as it is while more are added.
+func (d *Decoder) HashParts() []nix.HashPart { return slices.Clip(d.m.HashParts) }
+
 // Write takes the next piece. After an error it returns that error for ever.
 func (d *Decoder) Write(p []byte) (int, error) {
 	taken := 0
