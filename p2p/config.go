@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
@@ -102,6 +103,9 @@ type Config struct {
 	// bytes; 0 is 32 MiB.
 	Memory *budget.Budget
 	Window int64
+	// Reuse finds chunks of NARs in this machine's own store; nil if none are to
+	// be.
+	Reuse *reuse.Index
 	// UserAgent is told to every peer.
 	UserAgent string
 	// Registerer receives metrics. Nil: none are made.

@@ -220,7 +220,7 @@ func (n *Node) start() (*live, error) {
 	}
 	l.finder = locate.New(locateCfg, n.log)
 	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{
-		Trusted: n.trusted, LAN: narhost.IsLAN, Memory: cfg.Memory, Window: cfg.Window, Registerer: cfg.Registerer,
+		Trusted: n.trusted, LAN: narhost.IsLAN, Memory: cfg.Memory, Window: cfg.Window, Reuse: cfg.Reuse, Registerer: cfg.Registerer,
 	}, n.log)
 	return l, nil
 }

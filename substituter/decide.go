@@ -59,7 +59,7 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 	var peers []*entry
 	var holders *plan.Peers
 	if s.peers != nil && !excluded.has(fromPeers, "") {
-		src := peerSource{s.peers, s.spool, s.mayTellStrangers(rec), rec.info.NARHash}
+		src := peerSource{s.peers, s.spool, s.mayTellStrangers(rec), rec.info.NARHash, rec.info.StorePath}
 		estimate := src.estimate()
 		holders = &estimate
 		peers = []*entry{{source: src, expected: estimate.Expected()}}

@@ -176,6 +176,7 @@ type peerSource struct {
 	spool     *spool
 	strangers bool
 	hash      nix.NARHash
+	path      nix.StorePath
 }
 
 func (peerSource) kind() kind { return fromPeers }
@@ -189,7 +190,7 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	defer timer.Stop()
 	target := digest.Target()
 	t, err := src.peers.Open(ctx, Want{
-		Hash: target.Hash, Size: target.Size, Offset: digest.Offset(), Strangers: src.strangers,
+		Hash: target.Hash, Path: src.path, Size: target.Size, Offset: digest.Offset(), Strangers: src.strangers,
 	})
 	if err != nil {
 		cancel()

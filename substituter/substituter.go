@@ -82,6 +82,8 @@ type Peers interface {
 // Want is a NAR from an offset on.
 type Want struct {
 	Hash nix.NARHash
+	// Path is the store path whose NAR it is.
+	Path nix.StorePath
 	// Size of the whole NAR and Offset in it, in bytes.
 	Size, Offset int64
 	Strangers    bool

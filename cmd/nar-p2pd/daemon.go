@@ -18,6 +18,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/narstore/vouch"
@@ -37,6 +38,8 @@ type daemon struct {
 	routing net.Listener
 	db      *state.DB
 	store   store
+	// reuse is nil where nothing is taken from the store.
+	reuse *reuse.Index
 	// vouched is store with own signatures, and what store reads from.
 	vouched *vouch.Store
 	catalog *share.Catalog
@@ -137,6 +140,7 @@ func (d *daemon) openStore(context.Context) (err error) {
 	if d.policy, err = newPolicy(&d.cfg.Share); err != nil {
 		return err
 	}
+	d.openReuse()
 	d.vouched = vouch.New(d.store.Store, d.db.Bucket("signatures"), d.log)
 	d.store.Store = d.vouched
 	keeper := manifests.New(d.db.Bucket("manifests"), d.log)
@@ -153,7 +157,7 @@ func (d *daemon) openNode(context.Context) (err error) {
 	}
 	cfg, err := nodeConfig(d.cfg, d.db, d.metrics)
 	if err == nil {
-		cfg.Memory, cfg.Window = d.memory, d.cfg.Fetch.Window
+		cfg.Memory, cfg.Window, cfg.Reuse = d.memory, d.cfg.Fetch.Window, d.reuse
 		d.node, err = p2p.New(*cfg, d.catalog, d.log)
 	}
 	return err

@@ -35,6 +35,9 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	part(d.substituter.Run)
 	part(d.vouched.Run)
 	part(giveBackMemory)
+	if d.reuse != nil {
+		part(d.reuse.Run)
+	}
 	if d.serves() {
 		part(d.catalog.Run)
 	}

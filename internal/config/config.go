@@ -84,6 +84,7 @@ type Config struct {
 	Trust       Trust
 	Upstreams   []Upstream
 	Fetch       Fetch
+	Reuse       Reuse
 	Control     Control
 
 	// File is the TOML file that was read, or "".
@@ -180,6 +181,19 @@ type Fetch struct {
 	Window int64
 }
 
+// Reuse says what is taken from the local store instead of being fetched.
+type Reuse struct {
+	Enabled bool
+	// Masked takes chunks too that differ in the hash parts that they mention.
+	Masked bool
+	// IndexSize bounds the index, in bytes.
+	IndexSize int64
+	// Background indexes NARs from BackgroundMin bytes on that nobody has asked
+	// for, at BackgroundRate bytes a second.
+	Background                    bool
+	BackgroundMin, BackgroundRate int64
+}
+
 // Control is the socket that p2pctl talks to.
 type Control struct {
 	Socket string
@@ -204,6 +218,10 @@ func defaults() *Config {
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
 		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
 		Fetch:     Fetch{Memory: budget.Default, Window: 32 << 20},
+		Reuse: Reuse{
+			Enabled: true, Masked: true, IndexSize: 128 << 20,
+			Background: true, BackgroundMin: 1 << 20, BackgroundRate: 19 << 20,
+		},
 	}
 }
 
@@ -325,11 +343,15 @@ func (c *Config) checkTrust() error {
 const (
 	minMemory = 64 << 20
 	minWindow = 4 << 20
+	// minIndex has room for what a few large paths consist of.
+	minIndex = 1 << 20
 )
 
 func (c *Config) checkFetch() error {
 	f := &c.Fetch
 	switch {
+	case c.Reuse.IndexSize < minIndex:
+		return fmt.Errorf("reuse.index_size: %s is not enough: at least %s are needed", formatSize(c.Reuse.IndexSize), formatSize(minIndex))
 	case f.Memory < minMemory:
 		return fmt.Errorf("fetch.memory: %s is not enough: at least %s are needed", formatSize(f.Memory), formatSize(minMemory))
 	case f.Window < minWindow || f.Window > f.Memory:

@@ -56,8 +56,11 @@ func TestDefaults(t *testing.T) {
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
 		Fetch:     config.Fetch{Memory: 256 << 20, Window: 32 << 20},
-		Control:   config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
-		Origins:   map[string]string{},
+		Reuse: config.Reuse{
+			Enabled: true, Masked: true, IndexSize: 128 << 20, Background: true, BackgroundMin: 1 << 20, BackgroundRate: 19 << 20,
+		},
+		Control: config.Control{Socket: "/run/user/1/nar-p2p/control.sock"},
+		Origins: map[string]string{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load() of nothing (-want +got):\n%s", diff)
@@ -123,6 +126,13 @@ url = "https://cache.nixos.org"
 [fetch]
 memory = "100MiB"
 window = "4096KiB"
+[reuse]
+enabled = false
+masked = false
+index_size = "1MiB"
+background = false
+background_min = "2MiB"
+background_rate = "1MiB"
 [control]
 socket = "/run/x/y.sock"
 `
@@ -168,6 +178,7 @@ socket = "/run/x/y.sock"
 			{URL: "https://cache.nixos.org", Priority: 40},
 		},
 		Fetch:   config.Fetch{Memory: 100 << 20, Window: 4 << 20},
+		Reuse:   config.Reuse{IndexSize: 1 << 20, BackgroundMin: 2 << 20, BackgroundRate: 1 << 20},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
 		Origins: got.Origins,
@@ -296,6 +307,7 @@ func TestErrors(t *testing.T) {
 		"upstream filter":     {file: "[[upstream]]\nurl = 'http://x.example'\nexclude = ['[a']", want: `exclude: "[a": is not a pattern`},
 		"long socket path":    {args: []string{"--control-socket=/" + strings.Repeat("a", 107)}, want: `has 108 bytes, and the path of a unix socket at most 106`},
 		"long default socket": {environ: []string{"XDG_RUNTIME_DIR=/" + strings.Repeat("a", 90)}, want: `control.socket: "/a`},
+		"little index":        {args: []string{"--reuse-index-size=100KiB"}, want: `reuse.index_size: 100KiB is not enough: at least 1MiB are needed`},
 		"little memory":       {args: []string{"--fetch-memory=63MiB"}, want: `fetch.memory: 63MiB is not enough: at least 64MiB are needed`},
 		"large window":        {args: []string{"--fetch-window=1GiB"}, want: `fetch.window: 1GiB is not between 4MiB and fetch.memory`},
 		"no home":             {environ: []string{"HOME="}, want: "state_dir: neither"},

@@ -222,6 +222,30 @@ func settings(c *Config) []setting {
 			doc: "How far one NAR from peers may be ahead of what has been handed on, so that a slow peer does not hold up the others. From `4MiB` to `fetch.memory`, of which it is a part.",
 		},
 		{
+			name: "reuse.enabled", value: boolean(&c.Reuse.Enabled),
+			doc: "Whether what of a NAR lies in other paths of the local Nix store is taken from there, and only the rest is fetched from peers; see docs/delta.md.",
+		},
+		{
+			name: "reuse.masked", value: boolean(&c.Reuse.Masked),
+			doc: "Whether that counts, too, which differs only in the hash parts of the store paths that it mentions. Without it an upgrade transfers several times as much; it is there for comparison.",
+		},
+		{
+			name: "reuse.index_size", value: size(&c.Reuse.IndexSize),
+			doc: "How large the index of the local store may become, in `state_dir`. A gigabyte of store takes some 2 MB. Where it is full, what was not used for longest goes. At least `1MiB`.",
+		},
+		{
+			name: "reuse.background", value: boolean(&c.Reuse.Background),
+			doc: "Whether large paths are indexed before anybody wants them, as long as the machine does not run on a battery. The relatives of a path that is fetched are indexed in any case.",
+		},
+		{
+			name: "reuse.background_min", value: size(&c.Reuse.BackgroundMin),
+			doc: "The smallest NAR that is indexed in the background.",
+		},
+		{
+			name: "reuse.background_rate", value: size(&c.Reuse.BackgroundRate),
+			doc: "How many bytes a second are read in the background.",
+		},
+		{
 			name: "control.socket", value: text(&c.Control.Socket, checkSocket),
 			doc:   "The unix socket for `p2pctl`.",
 			unset: "`$RUNTIME_DIRECTORY/control.sock`, else `$XDG_RUNTIME_DIR/nar-p2p/control.sock`, else `/run/nar-p2p/control.sock` for root, else `control.sock` in `state_dir`",

@@ -74,7 +74,7 @@ type result struct {
 }
 
 func (t *Transfer) newAttempt(prefer preference) *attempt {
-	w := newWindow(t.swarm.memory, t.want)
+	w := newWindow(t.swarm.memory, t.want, newLocal(t.session))
 	return &attempt{
 		Transfer: t, window: w, plan: newPlan(t.want, w), prefer: prefer, begun: time.Now(),
 		results: make(chan result), claimants: make(map[peer.ID]struct{}), live: make(map[peer.ID]peer.AddrInfo),
@@ -96,6 +96,7 @@ func (a *attempt) run(ctx context.Context) error {
 	}()
 	fresh := make(chan peer.AddrInfo)
 	workers.Go(func() { a.supply(ctx, fresh) })
+	a.window.local.run(ctx, a.window, &workers)
 	begin := func(p peer.AddrInfo, manifest bool) {
 		workers.Go(func() {
 			r := result{provider: p, manifest: manifest}

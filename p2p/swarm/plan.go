@@ -58,7 +58,7 @@ func newPlan(want Want, w *window) *plan {
 	}
 	if p.implicit() {
 		p.complete = true
-		w.extend(p.decoder.Chunks())
+		w.extend(p.decoder.Chunks(), nil)
 		w.confirm()
 	}
 	return p
@@ -260,7 +260,7 @@ func (r *reception) take(piece []byte) error {
 	if _, err := p.decoder.Write(piece); err != nil {
 		return fmt.Errorf("%w: %w", exchange.ErrProtocol, err)
 	}
-	p.window.extend(p.decoder.Chunks())
+	p.window.extend(p.decoder.Chunks(), p.decoder.HashParts())
 	return nil
 }
 

@@ -63,8 +63,9 @@ func (w *window) take(worker *worker) run {
 			break
 		}
 	}
+	w.passLocal()
 	for len(r.items) == 0 || r.items[len(r.items)-1].index == w.next-1 {
-		if w.next == len(w.known) || !w.add(worker, &r, w.next, now) {
+		if w.next >= w.decided || w.local.has(w.next) || !w.add(worker, &r, w.next, now) {
 			break
 		}
 	}
@@ -96,7 +97,7 @@ func (w *window) over() bool {
 // is held.
 func (w *window) orphan(i int) bool {
 	s := &w.slots[i-w.head]
-	if s.data != nil {
+	if s.data != nil || s.origin == fromStore {
 		return false
 	}
 	for _, a := range s.asks {
@@ -111,7 +112,7 @@ func (w *window) orphan(i int) bool {
 // than from the one that was asked for it; mu is held.
 func (w *window) late(worker *worker, i int, now time.Time) bool {
 	s := &w.slots[i-w.head]
-	if s.data != nil {
+	if s.data != nil || s.origin == fromStore {
 		return false
 	}
 	var first *ask
@@ -267,7 +268,7 @@ type state struct {
 func (w *window) state() (s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s.left, s.started = w.size-w.first-w.tally.verified, w.started
+	s.left, s.started = w.size-w.first-w.tally.verified-w.tally.taken-w.local.owed(), w.started
 	for _, worker := range w.workers {
 		switch {
 		case worker.stalled:

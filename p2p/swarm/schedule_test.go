@@ -41,8 +41,8 @@ func TestTake(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWindow(&memory{Budget: budget.New(0), window: 4 << 20}, Want{Size: count * length})
-			w.extend(chunks)
+			w := newWindow(&memory{Budget: budget.New(0), window: 4 << 20}, Want{Size: count * length}, nil)
+			w.extend(chunks, nil)
 			w.confirm()
 			first, second := &worker{id: "first", window: w}, &worker{id: "second", window: w}
 			w.join(first)

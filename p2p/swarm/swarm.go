@@ -12,6 +12,7 @@
 //   - schedule: who is to ask for which chunks of the window; flow: how many, from
 //     what was measured of the provider;
 //   - worker: asks one provider, and checks what comes;
+//   - local: takes chunks from this machine's own store instead;
 //   - restart: another attempt, under another manifest, as long as nobody has
 //     seen a byte of this one; doubts: what later transfers should know.
 //
@@ -39,6 +40,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
@@ -73,6 +75,9 @@ type Finder interface {
 // Want says what to fetch.
 type Want struct {
 	Hash nix.NARHash
+	// Path is the store path, as far as it is known: it tells what the NAR may be
+	// similar to.
+	Path nix.StorePath
 	// Size of the whole NAR in bytes, as signed.
 	Size int64
 	// Offset is where to begin, in bytes, below Size.
@@ -96,6 +101,8 @@ type Config struct {
 	// Window bounds how far one NAR may be ahead of who reads it, in bytes; 0 is
 	// 32 MiB.
 	Window int64
+	// Reuse finds chunks in this machine's own store. Nil: all are fetched.
+	Reuse *reuse.Index
 	// Registerer receives metrics. Nil: none are made.
 	Registerer prometheus.Registerer
 }
@@ -146,7 +153,7 @@ func (s *Swarm) Open(ctx context.Context, want Want) (*Transfer, error) {
 	if err := s.memory.Acquire(ctx, budget.Least, leastRoom(want)); err != nil {
 		return nil, fmt.Errorf("swarm: %w", err)
 	}
-	t := s.newTransfer(want)
+	t := s.newTransfer(ctx, want)
 	t.start(ctx)
 	if err := t.awaitStart(); err != nil {
 		_ = t.Close()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
@@ -38,6 +39,8 @@ type Progress struct {
 	// Wasted counts those that came and were of no use: twice, wrong, or under a
 	// manifest that was given up.
 	Wasted int64
+	// Reused counts those that were taken from this machine's store instead.
+	Reused int64
 }
 
 // Transfer is one NAR on its way. Read gives the bytes from the offset wanted
@@ -48,6 +51,7 @@ type Transfer struct {
 	want       Want
 	candidates *candidates
 	votes      *votes
+	session    *reuse.Session // nil where nothing is taken from the store
 	// cancel ends what running counts.
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -77,7 +81,7 @@ type Transfer struct {
 
 var _ io.ReadCloser = (*Transfer)(nil)
 
-func (s *Swarm) newTransfer(want Want) *Transfer {
+func (s *Swarm) newTransfer(ctx context.Context, want Want) *Transfer {
 	t := &Transfer{
 		swarm: s, want: want, votes: newVotes(), voted: make(chan struct{}),
 		outs: make(map[peer.ID]struct{}),
@@ -87,6 +91,7 @@ func (s *Swarm) newTransfer(want Want) *Transfer {
 		t.recalled = maps.Clone(t.dropped)
 	}
 	t.candidates = newCandidates(t.dial, t.group)
+	t.session = s.reuse(ctx, want)
 	t.now, t.begun = t.newAttempt(preference{}), 1
 	return t
 }
@@ -172,6 +177,7 @@ func (t *Transfer) Close() error {
 		t.cancel()
 		t.running.Wait()
 		t.attempt().window.close()
+		t.endReuse()
 		t.swarm.memory.Release(budget.Least, leastRoom(t.want))
 		t.swarm.count(t.Progress())
 	})
@@ -208,6 +214,7 @@ func (t *Transfer) Verdict(ok bool) {
 	}
 	t.verdict.Do(func() {
 		if ok {
+			t.keepChunks(a)
 			t.swarm.standing.proved(sender)
 			return
 		}
@@ -228,7 +235,7 @@ func (t *Transfer) Progress() Progress {
 	t.mu.Unlock()
 	a.window.mu.Lock()
 	defer a.window.mu.Unlock()
-	return Progress{Verified: a.window.tally.verified, Wasted: wasted + a.window.tally.wasted}
+	return Progress{Verified: a.window.tally.verified, Wasted: wasted + a.window.tally.wasted, Reused: a.window.tally.taken}
 }
 
 // Sources returns the peers that bytes came from so far, the largest first.

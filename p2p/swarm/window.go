@@ -10,6 +10,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
 // leastWindow is the part of a window behind the reader, in bytes, that a
@@ -32,6 +33,9 @@ type slot struct {
 	use budget.Use
 	// asks are those who may still send it.
 	asks []ask
+	// origin is who data is from; while there is none, fromStore says that it is to
+	// be taken from this machine's store, and nobody is to be asked.
+	origin origin
 }
 
 // ask is a chunk that a worker was asked for.
@@ -65,6 +69,10 @@ type window struct {
 	// bytes.
 	held, asked int64
 	workers     []*worker
+	// decided is how many chunks may be asked for: of the others it is not known
+	// yet whether they lie in this machine's store.
+	decided int
+	local   *local
 	// read is the offset of the next byte to be read.
 	read int64
 	// missing counts the chunks known that are not there yet.
@@ -83,10 +91,15 @@ type tally struct {
 	sources map[peer.ID]int64
 	// verified is their sum; wasted came and were of no use.
 	verified, wasted int64
+	// taken are from this machine's store; passed is what of each origin has been
+	// read.
+	taken  int64
+	passed [origins]int64
 }
 
-func newWindow(m *memory, want Want) *window {
+func newWindow(m *memory, want Want, l *local) *window {
 	w := &window{
+		local:  l,
 		memory: m, first: want.Offset, size: want.Size, read: want.Offset,
 		done: make(chan struct{}), tally: tally{sources: make(map[peer.ID]int64)},
 	}
@@ -96,11 +109,13 @@ func newWindow(m *memory, want Want) *window {
 
 // extend takes the chunks known so far, which begin with those known before.
 // The window does not change them.
-func (w *window) extend(known []chunk.Chunk) {
+// Parts are the hash parts that they name.
+func (w *window) extend(known []chunk.Chunk, parts []nix.HashPart) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := len(w.known)
 	w.known = known
+	w.local.extended(w, parts)
 	for _, c := range known[before:] {
 		if c.Offset+int64(c.Length) <= w.first {
 			w.head++
@@ -138,6 +153,7 @@ func (w *window) wakeAll() {
 	for _, worker := range w.workers {
 		worker.poke()
 	}
+	w.local.poke()
 }
 
 // fail says that there will be no more bytes than those verified.
@@ -164,7 +180,7 @@ func (w *window) deliver(worker *worker, it item, data []byte) {
 		return
 	}
 	s := &w.slots[i]
-	s.data, s.use = data, it.use
+	s.data, s.use, s.origin = data, it.use, fromPeer
 	s.asks = without(s.asks, worker)
 	w.asked -= it.room
 	w.held += it.room
@@ -245,6 +261,7 @@ func (w *window) readHead(p []byte) (n int) {
 		c, s := &w.known[w.head], &w.slots[0]
 		copied := copy(p[n:], s.data[max(w.read-c.Offset, 0):])
 		n += copied
+		w.tally.passed[s.origin] += int64(copied)
 		w.read += int64(copied)
 		if w.read < c.Offset+int64(c.Length) {
 			break
@@ -268,6 +285,7 @@ func (w *window) wakeIdle() {
 			worker.poke()
 		}
 	}
+	w.local.poke()
 }
 
 // close ends all reading, and all asking.
