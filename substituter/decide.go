@@ -29,6 +29,20 @@ type Estimate struct {
 	FirstByte time.Duration
 }
 
+// Saver is what Peers may be able to do beside: to say what share of a NAR, from
+// 0 to 1, is expected to lie in the local store already, so that peers need not
+// send it. It does not block.
+type Saver interface {
+	Saving(path nix.StorePath, hash nix.NARHash, size int64) float64
+}
+
+// Reuser is what a Transfer may be able to do beside: to say how many of the
+// bytes that were read so far came out of the local store and not from peers, as
+// they were there or with other hash parts.
+type Reuser interface {
+	Reused() (bySum, byMaskedSum int64)
+}
+
 // fetchPlan is the sources of a NAR, in the order in which they start.
 type fetchPlan struct {
 	plan.Decision
@@ -59,10 +73,15 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 	var peers []*entry
 	var holders *plan.Peers
 	if s.peers != nil && !excluded.has(fromPeers, "") {
-		src := peerSource{s.peers, s.spool, s.mayTellStrangers(rec), rec.info.NARHash, rec.info.StorePath}
+		src := peerSource{
+			peers: s.peers, spool: s.spool, strangers: s.mayTellStrangers(rec), hash: rec.info.NARHash, path: rec.info.StorePath,
+		}
+		if saver, ok := s.peers.(Saver); ok {
+			src.local = saver.Saving(src.path, src.hash, rec.info.NARSize)
+		}
 		estimate := src.estimate()
 		holders = &estimate
-		peers = []*entry{{source: src, expected: estimate.Expected()}}
+		peers = []*entry{{source: src, expected: estimate.Expected(), local: src.local}}
 	}
 	p.Decision = plan.Decide(rec.info.NARSize-offset, holders, known)
 	for _, e := range upstreams {
@@ -110,13 +129,13 @@ func (src peerSource) estimate() plan.Peers {
 	if estimator, ok := src.peers.(Estimator); ok {
 		if e := estimator.Estimate(src.hash); e.Providers > 0 {
 			return plan.Peers{
-				Providers: e.Providers, LAN: e.LAN,
+				Providers: e.Providers, LAN: e.LAN, Local: src.local,
 				Expectation: plan.Expectation{FirstByte: e.FirstByte, Rate: e.Rate},
 			}
 		}
 	}
 	if src.peers.Known(src.hash) {
-		return plan.Peers{Providers: 1}
+		return plan.Peers{Providers: 1, Local: src.local}
 	}
 	return plan.Peers{}
 }

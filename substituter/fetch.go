@@ -49,7 +49,9 @@ type entry struct {
 	// shown itself since, in bytes a second.
 	expected plan.Expectation
 	known    float64
-	tries    int
+	// local is the share of the NAR that is expected to be in the local store.
+	local float64
+	tries int
 	// stuck is one more than the offset at which it has delivered nothing: until
 	// another has, it need not be tried again.
 	stuck int64
@@ -203,7 +205,9 @@ func (f *fetch) take(ctx context.Context, p piece) error {
 // credit notes that bytes come from a source.
 func (f *fetch) credit(r *runner, n int) {
 	k := r.entry.kind()
-	f.s.counters.bytes.count(k.String(), n)
+	local := f.local(r, n)
+	f.s.counters.bytes.count(k.String(), n-local)
+	f.s.counters.bytes.count(reused, local)
 	f.report.got(r.entry, n)
 	if k == fromPeers {
 		f.gate.Digest().MarkPeers()
@@ -223,6 +227,21 @@ func (f *fetch) credit(r *runner, n int) {
 		f.fed = append(f.fed, r)
 	}
 	f.report.parts(r.entry, r.stream.sources)
+}
+
+// local returns how many of n bytes came out of the local store instead of from
+// the source, and notes them.
+func (f *fetch) local(r *runner, n int) int {
+	bySum, byMaskedSum := r.stream.reused()
+	s := min(bySum-r.bySum, int64(n))
+	m := min(byMaskedSum-r.byMaskedSum, int64(n)-s)
+	if s+m == 0 {
+		return 0
+	}
+	r.bySum += s
+	r.byMaskedSum += m
+	f.report.reused(r.entry, s, m)
+	return int(s + m)
 }
 
 func (f *fetch) waste(e *entry, n int) {

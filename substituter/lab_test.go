@@ -307,6 +307,8 @@ type holding struct {
 	rate    int // bytes a second, if not 0
 	// estimate is given while its providers are not 0.
 	estimate substituter.Estimate
+	// local is how many of the first bytes lie in the local store.
+	local int64
 	// opening is how long it takes until a transfer is open.
 	opening time.Duration
 	cutAt   int64    // offset at which transfers break, if not 0
@@ -382,6 +384,16 @@ func (n *network) Known(hash nix.NARHash) bool {
 	return h != nil && h.known
 }
 
+// Saving implements substituter.Saver.
+func (n *network) Saving(_ nix.StorePath, hash nix.NARHash, size int64) float64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h := n.nars[hash]; h != nil {
+		return float64(h.local) / float64(size)
+	}
+	return 0
+}
+
 // Estimate implements substituter.Estimator.
 func (n *network) Estimate(hash nix.NARHash) substituter.Estimate {
 	n.mu.Lock()
@@ -447,6 +459,8 @@ type transfer struct {
 	given  atomic.Int64
 }
 
+var _ substituter.Reuser = (*transfer)(nil)
+
 func (x *transfer) Read(p []byte) (int, error) {
 	if x.silent || x.stall > 0 && x.offset >= x.stall {
 		<-x.done
@@ -469,6 +483,12 @@ func (x *transfer) Read(p []byte) (int, error) {
 	x.offset += int64(n)
 	x.given.Add(int64(n))
 	return n, nil
+}
+
+// Reused implements substituter.Reuser.
+func (x *transfer) Reused() (bySum, byMaskedSum int64) {
+	local := min(x.given.Load(), x.local)
+	return local / 4, local - local/4
 }
 
 func (x *transfer) Close() error { return nil }

@@ -20,13 +20,18 @@ const (
 	resultGone   = "gone" // the client
 )
 
+// reused is, beside the kinds of sources, what came out of other paths of the
+// local store.
+const reused = "reuse"
+
 // Stats is what the server has done since it was made.
 type Stats struct {
 	// Narinfos and NARs count requests by their result.
 	Narinfos map[string]uint64 `json:"narinfos"`
 	NARs     map[string]uint64 `json:"nars"`
 	// NARBytes are the bytes taken from each kind of source: store, peer and
-	// upstream.
+	// upstream; and reuse, which is from other paths of the store where peers sent
+	// the manifest.
 	NARBytes  map[string]uint64 `json:"narBytes"`
 	Upstreams []UpstreamStatus  `json:"upstreams"`
 }
@@ -59,7 +64,7 @@ func newCounters() *counters {
 		nars: newFamily("nar_p2p_nar_requests_total", "Requests for NARs.", "result",
 			resultServed, resultAbsent, resultFailed, resultBroken, resultGone),
 		bytes: newFamily("nar_p2p_nar_bytes_total", "Uncompressed bytes of NARs taken from each kind of source.", "source",
-			fromStore.String(), fromPeers.String(), fromUpstream.String()),
+			fromStore.String(), fromPeers.String(), fromUpstream.String(), reused),
 		conflicts: newFamily("nar_p2p_conflicts_total", "Validly signed records of a path that contradict another one.", "in",
 			inNARHash, inNARSize, inReferences),
 	}

@@ -421,7 +421,7 @@ func TestLocalStore(t *testing.T) {
 	if _, wants, _ := l.peers.calls(); len(wants) != 0 {
 		t.Errorf("peers were asked for %v", wants)
 	}
-	if diff := cmp.Diff(map[string]uint64{"store": 1000, "peer": 0, "upstream": 0}, l.server.Stats().NARBytes); diff != "" {
+	if diff := cmp.Diff(map[string]uint64{"store": 1000, "peer": 0, "upstream": 0, "reuse": 0}, l.server.Stats().NARBytes); diff != "" {
 		t.Error(diff)
 	}
 }

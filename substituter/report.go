@@ -119,6 +119,9 @@ func (p *report) snapshot() *explain.Fetch {
 	for i := range fetch.Sources {
 		fetch.Sources[i].Attempts = slices.Clone(fetch.Sources[i].Attempts)
 		fetch.Sources[i].Peers = slices.Clone(fetch.Sources[i].Peers)
+		if r := fetch.Sources[i].Reused; r != nil {
+			fetch.Sources[i].Reused = new(*r)
+		}
 	}
 	return &fetch
 }
@@ -173,11 +176,12 @@ func (f *fetchPlan) told(bytes int64) *explain.Plan {
 
 // told is what is expected of a source, for people; nil where nothing is.
 func (e *entry) told(bytes int64) *explain.Expected {
-	if e.expected == (plan.Expectation{}) {
+	if e.expected == (plan.Expectation{}) && e.local == 0 {
 		return nil
 	}
 	total, _ := e.expected.Total(bytes)
 	return &explain.Expected{
+		Local:            math.Round(e.local*100) / 100,
 		FirstByteSeconds: seconds(e.expected.FirstByte), BytesPerSecond: math.Round(e.expected.Rate), Seconds: seconds(total),
 	}
 }
@@ -248,6 +252,18 @@ func (p *report) got(e *entry, n int) {
 	if a := p.attempt(e); a != nil {
 		a.Bytes += int64(n)
 	}
+}
+
+// reused notes bytes of a source that came out of the local store.
+func (p *report) reused(e *entry, bySum, byMaskedSum int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.source(e)
+	if s.Reused == nil {
+		s.Reused = &explain.Reused{}
+	}
+	s.Reused.BySum += bySum
+	s.Reused.ByMaskedSum += byMaskedSum
 }
 
 // stop notes how an attempt ended, unless that is noted already.

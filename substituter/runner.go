@@ -43,6 +43,9 @@ type runner struct {
 	// fed is true once the gate has taken bytes from it.
 	fed   bool
 	first time.Time // when its first byte came
+	// bySum and byMaskedSum are the bytes for which it was given no credit, since
+	// they came out of the local store.
+	bySum, byMaskedSum int64
 	// recent is what came of late, and judged what came since slow last judged it.
 	recent, judged pace
 	waited         time.Duration // for all that came

@@ -177,6 +177,8 @@ type peerSource struct {
 	strangers bool
 	hash      nix.NARHash
 	path      nix.StorePath
+	// local is the share of the NAR that is expected to be in the local store.
+	local float64
 }
 
 func (peerSource) kind() kind { return fromPeers }
@@ -197,23 +199,29 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 		return nil, err
 	}
 	if target.Size <= smallNAR || t.Earned() {
-		return &stream{body: t, transfer: t, cancel: cancel}, nil
+		return &stream{body: t, transfer: t, reuser: reuserOf(t), cancel: cancel}, nil
 	}
 	blameless := !digest.FromPeers()
 	file, err := src.spool.fill(t, digest, t.Earned)
 	if err == nil && digest.Offset() < target.Size { // it has been earned
-		return &stream{body: &spooledBody{file, t}, transfer: t, cancel: cancel}, nil
+		return &stream{body: &spooledBody{file, t}, transfer: t, reuser: reuserOf(t), cancel: cancel}, nil
 	}
 	defer cancel()
 	defer t.Close()
 	switch {
 	case err == nil:
 		t.Verdict(true)
-		return &stream{body: file, sources: t.Sources()}, nil
+		return &stream{body: file, sources: t.Sources(), reuser: reuserOf(t)}, nil
 	case errors.Is(err, verify.ErrMismatch) && blameless:
 		t.Verdict(false)
 	}
 	return nil, fmt.Errorf("spool: %w", err)
+}
+
+// reuserOf returns what says how much of a transfer was local, or nil.
+func reuserOf(t Transfer) Reuser {
+	r, _ := t.(Reuser)
+	return r
 }
 
 // spooledBody is what was spooled, and then the rest.

@@ -18,6 +18,8 @@ type stream struct {
 	// sources are the peers that the bytes came from, where that is known from
 	// the beginning.
 	sources []Source
+	// reuser says what of the bytes came out of the local store. It may be nil.
+	reuser Reuser
 	// again is how many bytes before the offset had to come once more, as they do
 	// where the NAR is compressed.
 	again int64
@@ -48,12 +50,21 @@ func (st *stream) read(p []byte) (int, error) {
 func (st *stream) unread(read int64) int64 {
 	came := st.again
 	if st.transfer != nil {
-		came -= read
+		bySum, byMaskedSum := st.reused()
+		came -= max(read-bySum-byMaskedSum, 0)
 		for _, source := range st.transfer.Sources() {
 			came += source.Bytes
 		}
 	}
 	return max(came, 0)
+}
+
+// reused is what of the bytes read so far came out of the local store.
+func (st *stream) reused() (bySum, byMaskedSum int64) {
+	if st.reuser == nil {
+		return 0, 0
+	}
+	return st.reuser.Reused()
 }
 
 // end cancels and closes the stream. What it has to say no longer matters.

@@ -183,7 +183,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		deps.Store = d.store
 	}
 	if d.node != nil {
-		deps.Peers = peers{d.node, d.cfg.Profile, d.cfg.Network == config.PublicNetwork}
+		deps.Peers = peers{d.node, d.cfg.Profile, d.cfg.Network == config.PublicNetwork, d.reuse}
 	}
 	d.substituter, err = substituter.New(*cfg, deps)
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/psk"
 	"github.com/nar-p2p/nar-p2p/internal/version"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/delegated"
@@ -140,17 +141,28 @@ func substituterConfig(cfg *config.Config) (*substituter.Config, error) {
 type peers struct {
 	*p2p.Node
 	profile config.Profile
-	public  bool // the network has strangers
+	public  bool         // the network has strangers
+	reuse   *reuse.Index // nil where nothing is taken from the store
 }
 
 var (
 	_ substituter.Peers     = peers{}
 	_ substituter.Estimator = peers{}
+	_ substituter.Saver     = peers{}
+	_ substituter.Reuser    = transfer{}
 )
 
 // Estimate implements substituter.Estimator.
 func (p peers) Estimate(hash nix.NARHash) substituter.Estimate {
 	return substituter.Estimate(p.Node.Estimate(hash))
+}
+
+// Saving implements substituter.Saver.
+func (p peers) Saving(path nix.StorePath, hash nix.NARHash, size int64) float64 {
+	if p.reuse == nil {
+		return 0
+	}
+	return p.reuse.Expect(path, hash, size)
 }
 
 // Open implements substituter.Peers.

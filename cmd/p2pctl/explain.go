@@ -251,6 +251,10 @@ func (e *explanation) fetch(p *explain.Path) {
 	for _, s := range f.Sources {
 		e.row("last fetch", "%s: %s%s", sourceText(s.Kind, s.Name), explain.Size(s.Bytes),
 			unless(s.Wasted == 0, fmt.Sprintf(", and %s in vain", explain.Size(s.Wasted))))
+		if r := s.Reused; r != nil {
+			e.row("last fetch", "  %s of it from other paths of the store (%s with other hash parts), %s transferred",
+				explain.Size(r.BySum+r.ByMaskedSum), explain.Size(r.ByMaskedSum), explain.Size(s.Bytes-r.BySum-r.ByMaskedSum))
+		}
 		if s.Expected != nil {
 			e.row("last fetch", "  %s", expectedText(s.Expected))
 		}
@@ -288,6 +292,9 @@ func expectedText(x *explain.Expected) string {
 	}
 	if x.Seconds > 0 {
 		parts = append(parts, "all after "+explain.Span(x.Seconds))
+	}
+	if x.Local > 0 {
+		parts = append(parts, fmt.Sprintf("%.0f %% of it in other paths of the store", 100*x.Local))
 	}
 	return "expected: " + strings.Join(parts, ", ")
 }

@@ -54,6 +54,9 @@ func printStatus(w io.Writer, s *control.Status) error {
 		row("upstream", "%s%s, %s", u.URL, unless(!u.Private, ", private"), upstreamText(&u))
 	}
 	row("fetched", "%s from peers, %s from upstreams", bytesText(s.NARBytes["peer"]), bytesText(s.NARBytes["upstream"]))
+	if reused := s.NARBytes["reuse"]; reused > 0 {
+		row("reused", "%s from other paths of the store", bytesText(reused))
+	}
 	if s.P2P != nil {
 		printP2P(row, s.P2P)
 	}

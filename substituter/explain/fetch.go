@@ -71,6 +71,9 @@ type Source struct {
 	// Expected is absent where nothing was known to expect.
 	Expected *Expected `json:"expected,omitempty"`
 	Bytes    int64     `json:"bytes"`
+	// Reused is the part of Bytes that peers did not send, since it came out of
+	// other paths of the local store; absent where there is none.
+	Reused *Reused `json:"reused,omitempty"`
 	// Wasted counts the bytes that came in vain.
 	Wasted int64 `json:"wasted,omitempty"`
 	// Peers are those that the bytes came from, the largest part first.
@@ -105,6 +108,17 @@ type Expected struct {
 	FirstByteSeconds float64 `json:"firstByteSeconds,omitempty"`
 	BytesPerSecond   float64 `json:"bytesPerSecond,omitempty"`
 	Seconds          float64 `json:"seconds,omitempty"`
+	// Local is the share of the bytes, from 0 to 1, that is expected to lie in
+	// other paths of the local store.
+	Local float64 `json:"local,omitempty"`
+}
+
+// Reused counts bytes from other paths of the local store.
+type Reused struct {
+	// BySum were there as they are, ByMaskedSum but for the hash parts of store
+	// paths.
+	BySum       int64 `json:"bySum"`
+	ByMaskedSum int64 `json:"byMaskedSum"`
 }
 
 // Part is a peer's part in a fetch.

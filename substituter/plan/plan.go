@@ -37,6 +37,9 @@ const (
 	// who reads; and if it is slow, it soon shows, and the upstream joins.
 	lanRate      = 100e6
 	lanFirstByte = 20 * time.Millisecond
+	// localRate, in bytes a second, is how fast what lies in the local store comes
+	// from there: it is read and hashed.
+	localRate = 250e6
 )
 
 // What another source must be better by: estimates are not exact, and who was
@@ -99,10 +102,14 @@ type Peers struct {
 	Providers int
 	// LAN is true if one of them is a neighbour.
 	LAN bool
+	// Local is the share of the NAR, from 0 to 1, that is expected to lie in the
+	// local store already, so that they need not send it.
+	Local float64
 	Expectation
 }
 
-// Expected fills in what is taken for granted of neighbours.
+// Expected fills in what is taken for granted of neighbours, and what is gained
+// by what they need not send.
 func (p Peers) Expected() Expectation {
 	e := p.Expectation
 	if p.Providers > 0 && p.LAN {
@@ -110,6 +117,9 @@ func (p Peers) Expected() Expectation {
 		if e.FirstByte == 0 {
 			e.FirstByte = lanFirstByte
 		}
+	}
+	if p.Local > 0 && e.Rate > 0 {
+		e.Rate = 1 / ((1-p.Local)/e.Rate + p.Local/max(e.Rate, localRate))
 	}
 	return e
 }

@@ -57,6 +57,14 @@ func TestDecide(t *testing.T) {
 			plan.Decision{Reason: plan.UpstreamFaster, Search: true, PeersAfter: 150 * ms, UpstreamAfter: 150 * ms},
 		},
 		{
+			"peers that are slower by far, but need to send little", 100 * mega, &plan.Peers{Providers: 1, Local: 0.95, Expectation: far}, works(near),
+			plan.Decision{Reason: plan.HolderKnown, PeersFirst: true, Search: true, PeersAfter: 1000 * ms, UpstreamAfter: 300 * ms},
+		},
+		{
+			"peers that are slower by far, and need to send half", 100 * mega, &plan.Peers{Providers: 1, Local: 0.5, Expectation: far}, works(near),
+			plan.Decision{Reason: plan.UpstreamFaster, Search: true, PeersAfter: 150 * ms, UpstreamAfter: 150 * ms},
+		},
+		{
 			"distant peers for a small NAR", 10_000, &plan.Peers{Providers: 1, Expectation: plan.Expectation{FirstByte: 300 * ms}}, works(near),
 			plan.Decision{Reason: plan.UpstreamFaster, Search: true, PeersAfter: 150 * ms, UpstreamAfter: 150 * ms},
 		},
