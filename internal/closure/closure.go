@@ -39,6 +39,9 @@ type Config struct {
 	Paths int
 	// Seed decides on hash parts, references and contents.
 	Seed uint64
+	// Rebuild gives all paths other hash parts where it is another number, and
+	// changes nothing else: as if something below all of them had been rebuilt.
+	Rebuild uint64
 	// Depth is how many paths the longest chain of references has, at least 2; 0
 	// makes it grow with Paths. In nixpkgs a closure of 200 paths has chains of
 	// 10 to 15.
@@ -111,7 +114,11 @@ func plan(cfg Config) ([]*pkg, error) {
 	wanted := make([]bool, cfg.Paths)
 	for i := range pkgs {
 		name := fmt.Sprintf("%s-1.%d", names[i%len(names)], i)
-		part := sha256.Sum256(fmt.Appendf(nil, "hash part %d %s", cfg.Seed, name))
+		input := fmt.Appendf(nil, "hash part %d %s", cfg.Seed, name)
+		if cfg.Rebuild > 0 {
+			input = fmt.Appendf(input, " %d", cfg.Rebuild)
+		}
+		part := sha256.Sum256(input)
 		path, err := nix.NewStorePath(nix.HashPart(part[:len(nix.HashPart{})]), name)
 		if err != nil {
 			return nil, err
