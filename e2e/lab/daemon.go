@@ -127,6 +127,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	line("[substituter]\nlisten = \"127.0.0.1:0\"\nprefetch = %t", !c.NoPrefetch)
 	line("[p2p]")
 	listen := []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"}
+	if c.Host != nil && c.Host.Addr6 != "" {
+		listen = append(listen, "/ip6/"+c.Host.Addr6+"/tcp/0", "/ip6/"+c.Host.Addr6+"/udp/0/quic-v1")
+	}
 	if c.Host != nil && c.Host.LAN != "" {
 		listen = append(listen, "/ip4/"+c.Host.LAN+"/tcp/0", "/ip4/"+c.Host.LAN+"/udp/0/quic-v1")
 	}

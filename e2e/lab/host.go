@@ -17,8 +17,10 @@ type Host struct {
 	Addr string
 	// LAN is another one, of a local network that is the same segment; see JoinLAN.
 	LAN string
-	lab *Lab
-	ns  string
+	// Addr6 is its IPv6 address, where the segment has such.
+	Addr6 string
+	lab   *Lab
+	ns    string
 	// segment and port are where the host's cable ends.
 	segment *Segment
 	port    string
@@ -35,6 +37,17 @@ type Segment struct {
 	// network's prefix.
 	net  string
 	bits int
+	// gateway is the router of a home network, "" elsewhere, and depth how many
+	// NATs it is behind.
+	gateway string
+	depth   int
+	// prefix6 begins the hosts' IPv6 addresses, "" for none; gateway6 is the router
+	// for these. routes6 lead to the homes that have some, of which there are homes,
+	// and members are the hosts that have to know.
+	prefix6, gateway6 string
+	routes6           [][]string
+	homes             int
+	members           []*Host
 }
 
 var segments atomic.Int32
@@ -44,6 +57,17 @@ var segments atomic.Int32
 func (l *Lab) Segment() *Segment {
 	l.t.Helper()
 	return l.segment("11.0.0", 16)
+}
+
+// publicIPv6 begins the IPv6 addresses of an Internet, which count as public.
+const publicIPv6 = "2a0a:11:0"
+
+// Internet is Segment, whose hosts have IPv6 addresses too.
+func (l *Lab) Internet() *Segment {
+	l.t.Helper()
+	s := l.Segment()
+	s.prefix6 = publicIPv6 + ":0:"
+	return s
 }
 
 func (l *Lab) segment(net string, bits int) *Segment {
@@ -64,6 +88,13 @@ func (s *Segment) Host(name string) *Host {
 	s.lab.ip("-n", s.sw, "link", "set", h.port, "master", "br0", "up")
 	s.lab.ip("-n", h.ns, "addr", "add", fmt.Sprintf("%s/%d", h.Addr, s.bits), "dev", "eth0")
 	s.lab.ip("-n", h.ns, "link", "set", "lo", "up")
+	if s.prefix6 != "" {
+		h.Addr6 = fmt.Sprintf("%s:%x", s.prefix6, s.hosts)
+		// Else it is lost when the host is unplugged.
+		s.lab.set(h.ns, "net.ipv6.conf.eth0.keep_addr_on_down")
+		s.lab.ip("-n", h.ns, "addr", "add", h.Addr6+"/64", "dev", "eth0", "nodad")
+	}
+	s.members = append(s.members, h)
 	h.Plug()
 	return h
 }
@@ -86,7 +117,24 @@ func (h *Host) StayOutside() {
 func (h *Host) Plug() {
 	h.lab.t.Helper()
 	h.lab.ip("-n", h.ns, "link", "set", "eth0", "up")
-	h.lab.ip("-n", h.ns, "route", "add", "default", "dev", "eth0")
+	h.route()
+}
+
+// route leads the host's packets to its segment's gateway, or just onto the
+// segment where there is none.
+func (h *Host) route() {
+	s := h.segment
+	via := []string{"-n", h.ns, "route", "replace", "default", "dev", "eth0"}
+	if s.gateway != "" {
+		via = append(via, "via", s.gateway)
+	}
+	s.lab.ip(via...)
+	if s.gateway6 != "" {
+		s.lab.ip("-n", h.ns, "-6", "route", "replace", "default", "via", s.gateway6, "dev", "eth0")
+	}
+	for _, r := range s.routes6 {
+		h.routeIPv6(r)
+	}
 }
 
 // Unplug takes the host off its segment. It keeps its address.

@@ -43,8 +43,8 @@ func (h *Host) Unsilence() {
 	h.segment.lab.ip("-n", h.segment.sw, "link", "set", h.port, "master", "br0")
 }
 
-// DropAddr takes the host's address from it.
-func (h *Host) DropAddr() { h.segment.lab.ip("-n", h.ns, "addr", "flush", "dev", "eth0") }
+// DropAddr takes the host's IPv4 address from it.
+func (h *Host) DropAddr() { h.segment.lab.ip("-n", h.ns, "-4", "addr", "flush", "dev", "eth0") }
 
 // Readdress gives the host another address, which its daemons are not told of.
 func (h *Host) Readdress() {
@@ -53,7 +53,7 @@ func (h *Host) Readdress() {
 	h.DropAddr()
 	h.Addr = fmt.Sprintf("%s.%d", s.net, s.hosts)
 	s.lab.ip("-n", h.ns, "addr", "add", fmt.Sprintf("%s/%d", h.Addr, s.bits), "dev", "eth0")
-	s.lab.ip("-n", h.ns, "route", "replace", "default", "dev", "eth0")
+	h.route()
 }
 
 // Slow limits what the host sends to a rate, in bits per second.
