@@ -45,14 +45,30 @@ const (
 	maxFDs    = 512
 )
 
+// connsPerNet is how many connections there may be with one network (an IPv4
+// address, an IPv6 /56), and connRate how many it may open in a second after as
+// many at once. An office, or a carrier's customers, are many nodes behind one
+// address; and a QUIC connection of a node that was restarted lasts for another
+// half minute. libp2p allows 8, and then one every five seconds.
+const (
+	connsPerNet = 64
+	connRate    = 4
+)
+
 // Infrastructure serves offices: many nodes behind one address.
 const (
 	infraHighConns   = 2_000
 	infraConnsPerNet = 512
-	infraConnRate    = 20 // connections per second from one network
+	infraConnRate    = 20
 	infraMaxMemory   = 1 << 30
 	infraMaxFDs      = 8_192
 )
+
+// punchDialTimeout bounds each dial of a hole punch: one straight to the other
+// side, in case it can be reached after all, and then three at once from both
+// sides. libp2p's own 10 s keep the second waiting for longer than a request
+// does. It is several round trips around the world.
+const punchDialTimeout = 2 * time.Second
 
 // servicePeerMemory is what serving one peer may take, in bytes: 16 sessions of
 // 1 MiB, which libp2p grants up to 60 % of a limit.
@@ -191,22 +207,27 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 		}, rcmgr.BaseLimitIncrease{})
 	}
 	if !cfg.Infrastructure {
-		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)))
+		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)), perNet(connsPerNet, connRate)...)
 	}
-	infraRate := rate.Limit{RPS: infraConnRate, Burst: infraConnsPerNet}
 	limits.SystemBaseLimit.Conns = 2 * infraHighConns
 	limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(infraMaxMemory, infraMaxFDs)),
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(infraMaxMemory, infraMaxFDs)), perNet(infraConnsPerNet, infraConnRate)...)
+}
+
+// perNet allows one network this many connections, all of which may come at once,
+// as after a restart, and then this many in a second.
+func perNet(conns int, perSecond float64) []rcmgr.Option {
+	limit := rate.Limit{RPS: perSecond, Burst: conns}
+	return []rcmgr.Option{
 		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: infraConnsPerNet}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: infraConnsPerNet}}),
-		// All come at once after a restart; by default the 17th would wait, and
-		// then one every five seconds.
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: conns}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: conns}}),
 		rcmgr.WithConnRateLimiters(&rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
-			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: infraRate}},
-			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: infraRate}},
+			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: limit}},
+			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: limit}},
 			GracePeriod:      time.Minute,
-		}}))
+		}}),
+	}
 }
 
 // relayClient lets the host dial through relays and be dialled through them.

@@ -45,16 +45,27 @@ func TestOnePeerMayHaveManySessions(t *testing.T) {
 	}
 }
 
-// After its restart a whole office connects at once, from one address and over
-// both transports.
-func TestInfrastructureTakesAnOffice(t *testing.T) {
-	for _, addr := range []string{"/ip4/11.0.0.1", "/ip6/2a00:1:1:1::1"} {
-		limits, err := newResourceManager(&Config{Infrastructure: true})
+// After its restart a whole office connects with infrastructure at once, from one
+// address and over both transports; and with a node that has what the office
+// needs, or which restarts itself.
+func TestAnOfficeMayConnect(t *testing.T) {
+	for _, tt := range []struct {
+		addr           string
+		infrastructure bool
+		conns          int
+	}{
+		{"/ip4/11.0.0.1", true, 100},
+		{"/ip6/2a00:1:1:1::1", true, 100},
+		{"/ip4/11.0.0.1", false, 50},
+		{"/ip6/2a00:1:1:1::1", false, 50},
+	} {
+		addr := tt.addr
+		limits, err := newResourceManager(&Config{Infrastructure: tt.infrastructure})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer limits.Close()
-		for n := range 100 {
+		for n := range tt.conns {
 			conn, err := limits.OpenConnection(network.DirInbound, false, ma.StringCast(fmt.Sprintf("%s/udp/%d/quic-v1", addr, 1000+n)))
 			if err != nil {
 				t.Fatalf("connection %d from %s: %v", n+1, addr, err)
