@@ -27,6 +27,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
+	"github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
 
@@ -93,6 +94,9 @@ type Config struct {
 	// Infrastructure marks a node with a public address that relays for others
 	// and tells them how reachable they are.
 	Infrastructure bool
+	// DataRelay, if not nil, has infrastructure relay NARs too, which nodes behind
+	// NATs that let no hole be punched can then exchange.
+	DataRelay *host.DataRelay
 	// AnnounceBudget is how many bytes a day may be sent to tell the public
 	// network what the node holds; 0 sets no limit.
 	AnnounceBudget int64
@@ -131,6 +135,8 @@ func (c *Config) validate() error {
 		return errors.New("without the DHT there must be an endpoint to ask")
 	case c.WithoutDHT && (c.Answers || c.Infrastructure):
 		return errors.New("what serves others needs the DHT")
+	case c.DataRelay != nil && (!c.Infrastructure || !c.private()):
+		return errors.New("only infrastructure of a private network relays NARs")
 	case c.PSK != nil && !c.private():
 		return errors.New("the public network has no pre-shared key")
 	case c.Identity == nil:

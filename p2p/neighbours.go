@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
@@ -116,7 +117,7 @@ func (l *live) watch(ctx context.Context) error {
 	sub, err := l.host.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted),
 		new(event.EvtPeerProtocolsUpdated),
-		new(event.EvtLocalReachabilityChanged),
+		new(event.EvtLocalProtocolsUpdated),
 	}, eventbus.Name("nar-p2p"), eventbus.BufSize(256))
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)
@@ -135,8 +136,10 @@ func (l *live) watch(ctx context.Context) error {
 				l.identified(e.Peer)
 			case event.EvtPeerProtocolsUpdated:
 				l.identified(e.Peer)
-			case event.EvtLocalReachabilityChanged:
-				l.reachability.Store(int32(e.Reachability))
+			case event.EvtLocalProtocolsUpdated:
+				if slices.Contains(e.Added, holepunch.Protocol) {
+					l.client.Punches()
+				}
 			}
 		case <-trim.C:
 			l.bandwidth.TrimIdle(time.Now().Add(-trimInterval))

@@ -8,7 +8,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/metrics"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
@@ -74,8 +73,10 @@ type live struct {
 	// foreign counts the connections that sendAway has closed.
 	foreign atomic.Int64
 	// online tells that a network has come.
-	online       signal
-	reachability atomic.Int32
+	online  signal
+	outlook outlook
+	// relayed counts what infrastructure relays.
+	relayed narhost.RelayMeter
 }
 
 // New returns a node that does nothing before Run.
@@ -183,6 +184,8 @@ func (n *Node) start() (*live, error) {
 		Family:         cfg.family(),
 		Bandwidth:      l.bandwidth,
 		Registerer:     cfg.Registerer,
+		DataRelay:      cfg.DataRelay,
+		RelayMeter:     &l.relayed,
 	}
 	switch cfg.Profile {
 	case Private:
@@ -205,10 +208,10 @@ func (n *Node) start() (*live, error) {
 	}
 	routingHolder.Store(l.dht)
 	l.ledger = locate.NewLedger()
-	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix, Observer: l.ledger}, n.log)
+	l.client = exchange.NewClient(l.host, exchange.ClientConfig{Prefix: prefix, Observer: l.ledger, Relays: n.relaysData}, n.log)
 	if cfg.Profile.serves() {
 		l.server = exchange.NewServer(l.host, n.shelf, exchange.ServerConfig{
-			Prefix: prefix, Admit: n.admit, Registerer: cfg.Registerer,
+			Prefix: prefix, Admit: n.admit, Relays: n.relaysData, Registerer: cfg.Registerer,
 		}, n.log)
 	}
 	locateCfg := locate.Config{
@@ -266,6 +269,7 @@ func (l *live) run(ctx context.Context) error {
 		g.Go(func() error { return l.shows.run(ctx) })
 	}
 	g.Go(func() error { return l.watch(ctx) })
+	g.Go(func() error { return l.judge(ctx) })
 	g.Go(func() error { return l.watchNeighbours(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
 	if l.cfg.private() {
@@ -321,6 +325,13 @@ func (n *Node) admit(p peer.ID, addr ma.Multiaddr) bool {
 	return !n.exclusive() || n.familiar(p)
 }
 
+// relaysData reports whether NARs may go over a relay: one of one's own network
+// that is configured, and that lets so much through that it is meant for them.
+func (n *Node) relaysData(relay peer.ID, volume int64) bool {
+	_, configured := n.configured[relay]
+	return n.cfg.private() && configured && (volume == 0 || volume >= narhost.MinRelayVolume)
+}
+
 // trusted reports whether a peer's word on a manifest counts before others'.
 func (n *Node) trusted(p peer.ID, addr ma.Multiaddr) bool {
 	return n.cfg.private() || n.familiar(p) || addr != nil && narhost.IsLAN(addr)
@@ -328,6 +339,3 @@ func (n *Node) trusted(p peer.ID, addr ma.Multiaddr) bool {
 
 // familiar reports whether a peer is in the allow-list.
 func (n *Node) familiar(p peer.ID) bool { return n.allowed.Has(p) }
-
-// reachable is what libp2p knows of the node's reachability.
-func (l *live) reachable() network.Reachability { return network.Reachability(l.reachability.Load()) }

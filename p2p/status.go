@@ -26,8 +26,9 @@ type Status struct {
 	// Listening holds the addresses of this machine, Announced what others are
 	// told; neither ends in the peer ID.
 	Listening, Announced []ma.Multiaddr
-	// Reachability from the internet, as far as others have tried it.
+	// Reachability is what the node goes by, and Reach what it means.
 	Reachability network.Reachability
+	Reach        ReachStatus
 	// DHT is nil in profile lan, and where Endpoints are asked instead.
 	DHT *DHTStatus
 	// Endpoints are the servers that are asked who provides what.
@@ -44,6 +45,8 @@ type Status struct {
 	Announcing *routing.Progress
 	// Served is nil where nobody is served.
 	Served *exchange.ServerStats
+	// Relaying is nil where the node does not relay.
+	Relaying *narhost.RelayStats
 }
 
 // DHTStatus is the node's part in the DHT.
@@ -70,7 +73,8 @@ func (n *Node) Status() Status {
 		return s
 	}
 	s.Announced = l.host.Addrs()
-	s.Reachability = l.reachable()
+	s.Reachability = l.outlook.now()
+	s.Reach = l.reachStatus()
 	s.Foreign = l.foreign.Load()
 	s.Connected = len(l.host.Network().Peers())
 	if addrs, err := l.host.Network().InterfaceListenAddresses(); err == nil {
@@ -92,6 +96,10 @@ func (n *Node) Status() Status {
 	if l.server != nil {
 		served := l.server.Stats()
 		s.Served = &served
+	}
+	if l.cfg.Infrastructure {
+		relaying := l.relayed.Stats()
+		s.Relaying = &relaying
 	}
 	return s
 }

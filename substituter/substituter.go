@@ -107,6 +107,8 @@ type Transfer interface {
 type Source struct {
 	Peer  string
 	Bytes int64
+	// Via is the way that they took: "lan", "direct" or "relay".
+	Via string
 }
 
 // Bucket keeps small values on the disk. An error of Get means that there is

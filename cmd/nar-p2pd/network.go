@@ -48,6 +48,9 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		UserAgent:      "nar-p2p/" + version.String(),
 		Registerer:     metrics,
 	}
+	if cfg.Relay.Data {
+		node.DataRelay = &host.DataRelay{Rate: cfg.Relay.Rate, Volume: cfg.Relay.Volume}
+	}
 	for _, text := range cfg.P2P.Listen {
 		addr, err := multiaddr.NewMultiaddr(text)
 		if err != nil {

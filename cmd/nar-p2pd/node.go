@@ -76,6 +76,14 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		Connected:    s.Connected,
 		Reachability: strings.ToLower(s.Reachability.String()),
 		Routing:      "none",
+		Reach:        control.Reach{State: string(s.Reach.Reach), Why: s.Reach.Why, Remedy: s.Reach.Remedy},
+	}
+	for _, relay := range s.Reach.Relays {
+		status.Reach.Relays = append(status.Reach.Relays, relay.String())
+	}
+	if s.Relaying != nil {
+		relaying := control.Relaying(*s.Relaying)
+		status.Relaying = &relaying
 	}
 	if s.Reachability == network.ReachabilityUnknown {
 		status.Reachability = "unknown"

@@ -265,8 +265,22 @@ func (e *explanation) fetch(p *explain.Path) {
 			e.row("last fetch", "  %s", attemptText(&a))
 		}
 		for _, part := range s.Peers {
-			e.row("last fetch", "  %s %s", part.Peer, explain.Size(part.Bytes))
+			e.row("last fetch", "  %s %s%s", part.Peer, explain.Size(part.Bytes), viaText(part.Via))
 		}
+	}
+}
+
+// viaText says which way bytes took.
+func viaText(via string) string {
+	switch via {
+	case "lan":
+		return " over the local network"
+	case "direct":
+		return " over a direct connection"
+	case "relay":
+		return " through a relay"
+	default:
+		return ""
 	}
 }
 

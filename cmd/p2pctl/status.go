@@ -58,7 +58,7 @@ func printStatus(w io.Writer, s *control.Status) error {
 		row("reused", "%s from other paths of the store", bytesText(reused))
 	}
 	if s.P2P != nil {
-		printP2P(row, s.P2P)
+		printP2P(row, s.P2P, width(w)-nameColumn)
 	}
 	return t.Flush()
 }
@@ -79,12 +79,24 @@ func upstreamText(u *control.UpstreamStatus) string {
 	}
 }
 
-func printP2P(row func(name, format string, args ...any), p *control.P2PStatus) {
+func printP2P(row func(name, format string, args ...any), p *control.P2PStatus, columns int) {
 	if p.Served != nil {
 		row("served", "%s in %d sessions", bytesText(uint64(p.Served.Bytes)), p.Served.Sessions)
 	}
 	row("peer ID", "%s", p.PeerID)
-	row("peers", "%d connected, reachability %s", p.Connected, p.Reachability)
+	row("peers", "%d connected", p.Connected)
+	name := "reached"
+	for _, text := range []string{p.Reach.Why, p.Reach.Remedy} {
+		for _, line := range wrap(text, columns) {
+			if line != "" {
+				row(name, "%s", line)
+				name = ""
+			}
+		}
+	}
+	if v := p.Relaying; v != nil {
+		row("relays", "for %d nodes, %d connections now, %s so far", v.Reservations, v.Connections, bytesText(uint64(v.Bytes)))
+	}
 	if p.Allowed != nil {
 		row("allow-list", "%d peers", *p.Allowed)
 	}

@@ -80,6 +80,7 @@ type Config struct {
 	Store       Store
 	Substituter Substituter
 	P2P         P2P
+	Relay       Relay
 	Share       Share
 	Trust       Trust
 	Upstreams   []Upstream
@@ -136,6 +137,14 @@ type P2P struct {
 	PSKFile   string
 	// UploadLimit is in bytes per second; 0 sets no limit.
 	UploadLimit int64
+}
+
+// Relay says what a node with RoleInfrastructure relays.
+type Relay struct {
+	// Data allows NARs, Rate bytes per second (0 sets no limit) and Volume bytes in
+	// each direction of a connection.
+	Data         bool
+	Rate, Volume int64
 }
 
 // Share says which paths may leave the machine.
@@ -214,6 +223,7 @@ func defaults() *Config {
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
 		}},
+		Relay:     Relay{Rate: 4 << 20, Volume: 1 << 30},
 		Share:     Share{PublicKeys: []string{CacheNixOSKey}, AnnounceBudget: 200 << 20},
 		Trust:     Trust{PublicKeys: []string{CacheNixOSKey}, Threshold: 1},
 		Upstreams: []Upstream{{URL: "https://cache.nixos.org", Priority: upstreamPriority}},
@@ -246,7 +256,7 @@ func (c *Config) finish(env environment) error {
 	if err := checkSocket(c.Control.Socket); err != nil {
 		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
 	}
-	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust(), c.checkFetch())
+	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRelay(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust(), c.checkFetch())
 }
 
 func (c *Config) checkNetwork() error {
@@ -277,6 +287,24 @@ func (c *Config) checkRole() error {
 		return errors.New(`role: "infrastructure" has no store: leave out the settings of store, or let a second node serve it`)
 	}
 	c.Store.Kind = StoreNone
+	return nil
+}
+
+// minRelayVolume is what peers take for the sign that a relay is meant for NARs, in
+// bytes.
+const minRelayVolume = 16 << 20
+
+func (c *Config) checkRelay() error {
+	switch {
+	case !c.Relay.Data:
+		return nil
+	case c.Role != RoleInfrastructure:
+		return errors.New(`relay.data: only a node with role "infrastructure" relays`)
+	case c.Network == PublicNetwork:
+		return errors.New("relay.data: in the public network anybody could send anything through this node: set network to a name of your own")
+	case c.Relay.Volume < minRelayVolume:
+		return fmt.Errorf("relay.volume: %d bytes are too few for NARs: set it to 16MiB at least", c.Relay.Volume)
+	}
 	return nil
 }
 

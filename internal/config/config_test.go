@@ -52,6 +52,7 @@ func TestDefaults(t *testing.T) {
 			"/ip4/0.0.0.0/tcp/8461", "/ip4/0.0.0.0/udp/8461/quic-v1",
 			"/ip6/::/tcp/8461", "/ip6/::/udp/8461/quic-v1",
 		}},
+		Relay:     config.Relay{Rate: 4 << 20, Volume: 1 << 30},
 		Share:     config.Share{PublicKeys: []string{config.CacheNixOSKey}, AnnounceBudget: 200 << 20},
 		Trust:     config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{{URL: "https://cache.nixos.org", Priority: 40}},
@@ -167,6 +168,7 @@ socket = "/run/x/y.sock"
 			PSKFile:     "/run/secrets/psk",
 			UploadLimit: 10 << 20,
 		},
+		Relay: config.Relay{Rate: 4 << 20, Volume: 1 << 30},
 		Share: config.Share{PublicKeys: []string{}, Exclude: []string{"linux-*"}, MaxNARSize: 64 << 20, AnnounceBudget: 50 << 20},
 		Trust: config.Trust{PublicKeys: []string{config.CacheNixOSKey}, Threshold: 1},
 		Upstreams: []config.Upstream{

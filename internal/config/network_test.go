@@ -33,6 +33,9 @@ func TestNetworkErrors(t *testing.T) {
 		"endpoint with a path":          {args: []string{"--routing=both", "--routing-endpoints=http://a.example/x"}, want: `--routing-endpoints: "http://a.example/x": has the path /x`},
 		"endpoint with a query":         {args: []string{"--routing=both", "--routing-endpoints=http://a.example?x"}, want: `has a query`},
 		"serving without a DHT":         {args: []string{"--profile=lan", "--serve-routing=127.0.0.1:1"}, want: `serve_routing: answers from the DHT, in which this node takes no part`},
+		"relaying data as a node":       {args: []string{"--network=n", "--relay-data=true"}, want: `relay.data: only a node with role "infrastructure"`},
+		"relaying data for everybody":   {args: []string{"--role=infrastructure", "--relay-data=true"}, want: `relay.data: in the public network anybody`},
+		"relaying too little":           {args: []string{"--network=n", "--role=infrastructure", "--relay-data=true", "--relay-volume=1MiB"}, want: `relay.volume: 1048576 bytes are too few`},
 		"serving where":                 {args: []string{"--serve-routing=8462"}, want: `--serve-routing: "8462": is not HOST:PORT`},
 	} {
 		t.Run(name, func(t *testing.T) {

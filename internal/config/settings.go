@@ -180,6 +180,19 @@ func settings(c *Config) []setting {
 				"What encryption and the protocols below add is not counted.",
 		},
 		{
+			name: "relay.data", value: boolean(&c.Relay.Data),
+			doc: "Whether a node with role `infrastructure`, in a named network, relays NARs too between nodes that no hole can be punched for. " +
+				"All others relay no more than it takes to punch one: [nat](nat.md) tells when NARs come this way.",
+		},
+		{
+			name: "relay.rate", value: rate(&c.Relay.Rate, 1<<10),
+			doc: "How much is relayed in a second where `relay.data` is on, in all and in both directions together.",
+		},
+		{
+			name: "relay.volume", value: size(&c.Relay.Volume),
+			doc: "How much one connection may carry in each direction where `relay.data` is on; it lasts an hour at most. At least `16MiB`. Who needs more connects again.",
+		},
+		{
 			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),
 			doc: "Only paths with a valid signature of one of these keys leave the machine, and only these are asked of strangers. " +
 				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds. " +

@@ -95,8 +95,9 @@ type P2PStatus struct {
 	// Addresses are multiaddrs that end in the peer ID.
 	Addresses []string `json:"addresses"`
 	Connected int      `json:"connected"`
-	// Reachability is "public", "private" or "unknown".
+	// Reachability is "public", "private" or "unknown": what the node goes by.
 	Reachability string `json:"reachability"`
+	Reach        Reach  `json:"reach"`
 	// Routing is the node's part in the DHT: "server", "client" or "none".
 	Routing string `json:"routing"`
 	// RoutingPeers counts the entries of the routing table.
@@ -116,6 +117,30 @@ type P2PStatus struct {
 	Announcing *Announcing `json:"announcing,omitempty"`
 	// Served is absent where nobody is served.
 	Served *Served `json:"served,omitempty"`
+	// Relaying is absent where the node does not relay.
+	Relaying *Relaying `json:"relaying,omitempty"`
+}
+
+// Reach says how others can reach the node.
+type Reach struct {
+	// State is "reachable", "relayed" (found through a relay), "unreachable",
+	// "unknown" (not yet), or "local" where nobody is to reach it from afar.
+	State string `json:"state"`
+	// Why says it in a sentence, and Remedy what could be done about it.
+	Why    string `json:"why"`
+	Remedy string `json:"remedy,omitempty"`
+	// Relays are the peer IDs of those that lead to the node.
+	Relays []string `json:"relays,omitempty"`
+}
+
+// Relaying counts what the node does for others as a relay.
+type Relaying struct {
+	// Reservations are the nodes that can be reached through it, Connections those
+	// that it relays now.
+	Reservations int64 `json:"reservations"`
+	Connections  int64 `json:"connections"`
+	// Bytes were relayed since the start.
+	Bytes int64 `json:"bytes"`
 }
 
 // EndpointStatus says how a server is that is asked who provides what.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -32,6 +33,11 @@ type ClientConfig struct {
 	// manifest, or for one chunk to come in whole; 0 is 8 s. Whoever reads the NAR
 	// has little more patience, and another provider is to take over within it.
 	StallTimeout time.Duration
+	// PunchTimeout is how long a direct connection with a peer is waited for that a
+	// relay leads to; 0 is 10 s.
+	PunchTimeout time.Duration
+	// Relays tells of those that may carry NARs; nil: none may.
+	Relays Relays
 	// Observer, if not nil, hears how requests to peers went.
 	Observer Observer
 }
@@ -54,6 +60,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.ConnectTimeout, 15*time.Second)
 	setDefault(&c.QueryTimeout, 10*time.Second)
 	setDefault(&c.StallTimeout, 8*time.Second)
+	setDefault(&c.PunchTimeout, punchTimeout)
 	if c.Observer == nil {
 		c.Observer = nobody{}
 	}
@@ -70,6 +77,9 @@ type Client struct {
 	// queries and sessions bound what is under way with each peer.
 	queries, sessions *turns
 	ears              *ears
+	unpunched         *unpunched
+	// punches is since when this node punches holes, in Unix nanoseconds.
+	punches atomic.Int64
 }
 
 // NewClient returns a client that asks by way of h.
@@ -83,6 +93,8 @@ func NewClient(h host.Host, cfg ClientConfig, log *zap.Logger) *Client {
 		queries:  newTurns(maxQueries),
 		sessions: newTurns(maxSessions),
 		ears:     newEars(),
+
+		unpunched: newUnpunched(),
 	}
 }
 
@@ -278,19 +290,4 @@ func orCause(ctx context.Context, err error) error {
 		return fmt.Errorf("%w (%v)", cause, err)
 	}
 	return err
-}
-
-// newDataStream opens a stream on a direct connection, waiting for one where
-// there is only a relayed one: relays are no place for NARs.
-func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	defer cancel()
-	if err := c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), peer.AddrInfo{ID: p}); err != nil {
-		c.failed(ctx, p)
-		return nil, err
-	}
-	if _, direct := c.DirectAddr(p); !direct {
-		c.log.Debug("waiting for a direct connection", zap.Stringer("peer", p))
-	}
-	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
 }

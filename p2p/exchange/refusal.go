@@ -12,6 +12,8 @@ type refusalReason string
 const (
 	// refusedStranger was not admitted.
 	refusedStranger refusalReason = "not_admitted"
+	// refusedRelayed asked for a NAR through a relay that is not meant for them.
+	refusedRelayed refusalReason = "relayed"
 	// refusedFull found all slots taken, refusedPeer all of one peer's, and
 	// refusedGroup all of one group of addresses.
 	refusedFull  refusalReason = "full"
@@ -29,7 +31,7 @@ const (
 
 // refusalReasons are all there are.
 var refusalReasons = []refusalReason{
-	refusedStranger, refusedFull, refusedPeer, refusedGroup, refusedIdle, refusedShare, refusedManifest, refusedMemory,
+	refusedStranger, refusedRelayed, refusedFull, refusedPeer, refusedGroup, refusedIdle, refusedShare, refusedManifest, refusedMemory,
 }
 
 // maxRetry is the longest time for which a server puts anybody off: about the

@@ -30,6 +30,9 @@ type ServerConfig struct {
 	// Admit reports whether the peer at this address is answered at all; nil
 	// admits everybody. Others find their streams reset.
 	Admit func(p peer.ID, addr ma.Multiaddr) bool
+	// Relays tells of those that may carry NARs; nil: none may. Sessions through
+	// others are refused.
+	Relays Relays
 	// Sessions and SessionsPerPeer bound the NAR sessions, and apart from these
 	// the have and narinfo requests, that are served at once; 0 is 64 and 16,
 	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
@@ -250,6 +253,11 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 	defer s.end(st)
 	if err := st.Scope().SetService(ServiceName); err != nil || !s.cfg.Admit(remote, st.Conn().RemoteMultiaddr()) {
 		s.refusals.count(refusedStranger)
+		_ = st.Reset()
+		return
+	}
+	if svc.id == s.ids.nar && !s.cfg.Relays.carries(st.Conn()) {
+		s.refusals.count(refusedRelayed)
 		_ = st.Reset()
 		return
 	}

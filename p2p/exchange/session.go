@@ -128,7 +128,10 @@ func (s *Session) Heard() time.Time { return s.heard.last() }
 // Peer is who serves the session.
 func (s *Session) Peer() peer.ID { return s.stream.Conn().RemotePeer() }
 
-// RemoteAddr is where the peer is; never behind a relay.
+// Path is the way that the session takes.
+func (s *Session) Path() Path { return pathOf(s.stream.Conn()) }
+
+// RemoteAddr is where the peer is, or the relay that leads to it.
 func (s *Session) RemoteAddr() ma.Multiaddr { return s.stream.Conn().RemoteMultiaddr() }
 
 // Opened waits for the peer's consent and returns the manifest's root where the

@@ -13,13 +13,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -97,6 +97,10 @@ type Config struct {
 	// Infrastructure marks a node with a public address that helps others:
 	// it relays for them and tells them how reachable they are.
 	Infrastructure bool
+	// DataRelay, if not nil, has infrastructure relay NARs too.
+	DataRelay *DataRelay
+	// RelayMeter, if not nil, counts what infrastructure relays.
+	RelayMeter *RelayMeter
 	// Relays are used when this host turns out not to be reachable.
 	Relays []peer.AddrInfo
 	// RelaySource gives up to num candidates for relays where Relays is empty.
@@ -257,7 +261,7 @@ func traversal(cfg *Config) libp2p.Option {
 	case cfg.Infrastructure:
 		return libp2p.ChainOptions(
 			libp2p.ForceReachabilityPublic(),
-			libp2p.EnableRelayService(relay.WithResources(relayResources())),
+			libp2p.EnableRelayService(relay.WithResources(relayResources(cfg.DataRelay)), relay.WithMetricsTracer(newRelayTracer(cfg))),
 			// AutoRelay and the DHT's automatic mode listen to version 1 only.
 			libp2p.EnableNATService(),
 			libp2p.EnableAutoNATv2(),
@@ -269,16 +273,14 @@ func traversal(cfg *Config) libp2p.Option {
 	}
 	opts := []libp2p.Option{
 		libp2p.NATPortMap(),
-		libp2p.EnableHolePunching(),
+		libp2p.EnableHolePunching(holepunch.DirectDialTimeout(punchDialTimeout)),
 		libp2p.EnableAutoNATv2(),
 	}
-	// A private network's few relays are known: start without waiting for more.
-	quick := []autorelay.Option{autorelay.WithBootDelay(0), autorelay.WithMinInterval(5 * time.Second)}
 	switch {
 	case len(cfg.Relays) > 0:
-		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(cfg.Relays, quick...))
+		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(cfg.Relays, knownRelays()...))
 	case cfg.RelaySource != nil:
-		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(relayCandidates(cfg.RelaySource)))
+		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(relayCandidates(cfg.RelaySource), strangeRelays()...))
 	}
 	return libp2p.ChainOptions(opts...)
 }

@@ -304,7 +304,7 @@ func (a *attempt) employ(ctx context.Context, w *worker) error {
 	}
 	s := opened.session
 	defer s.Close()
-	w.session = s
+	w.session, w.via = s, a.swarm.via(s)
 	w.flow.trip(opened.trip)
 	beside := opened.claimed && !opened.known && a.swarm.client.HasRoom(w.id)
 	switch {

@@ -173,6 +173,18 @@ func (s *Swarm) onLAN(p peer.ID) bool {
 	return direct && s.cfg.LAN(addr)
 }
 
+// via says which way a session takes.
+func (s *Swarm) via(session *exchange.Session) string {
+	switch {
+	case session.Path() == exchange.PathRelay:
+		return ViaRelay
+	case s.cfg.LAN(session.RemoteAddr()):
+		return ViaLAN
+	default:
+		return ViaDirect
+	}
+}
+
 // trusted reports whether the word of a peer at this address suffices.
 func (s *Swarm) trusted(p peer.ID, addr ma.Multiaddr) bool {
 	return s.cfg.Trusted(p, addr) || s.standing.Honest(p)

@@ -30,7 +30,16 @@ type Source struct {
 	Peer string
 	// Bytes counts the verified ones.
 	Bytes int64
+	// Via is the way that they took, such as ViaDirect.
+	Via string
 }
+
+// The ways that bytes take.
+const (
+	ViaLAN    = "lan"
+	ViaDirect = "direct"
+	ViaRelay  = "relay"
+)
 
 // Progress says how far a transfer is.
 type Progress struct {
@@ -126,6 +135,9 @@ func (t *Transfer) dial(ctx context.Context, p peer.AddrInfo) error {
 	if err != nil && ctx.Err() == nil {
 		t.swarm.log.Debug("provider not reached", zap.Stringer("peer", p.ID), zap.Error(err))
 		t.swarm.standing.failed(p.ID)
+	}
+	if err == nil && t.swarm.client.Pathless(p.ID) {
+		return exchange.ErrNoPath
 	}
 	return err
 }
@@ -245,7 +257,7 @@ func (t *Transfer) Sources() []Source {
 	defer w.mu.Unlock()
 	sources := make([]Source, 0, len(w.tally.sources))
 	for p, n := range w.tally.sources {
-		sources = append(sources, Source{Peer: p.String(), Bytes: n})
+		sources = append(sources, Source{Peer: p.String(), Bytes: n, Via: w.tally.via[p]})
 	}
 	slices.SortFunc(sources, func(a, b Source) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Peer, b.Peer))
@@ -263,7 +275,7 @@ func (t *Transfer) open(ctx context.Context, p peer.ID) (*exchange.Session, erro
 func (t *Transfer) judge(p peer.ID, err error) {
 	standing := t.swarm.standing
 	switch {
-	case errors.Is(err, errDisagrees):
+	case errors.Is(err, errDisagrees), errors.Is(err, exchange.ErrNoPath):
 	case errors.Is(err, exchange.ErrNotHeld), errors.Is(err, exchange.ErrCorrupt):
 		t.swarm.finder.Forget(t.want.Hash, p)
 	case errors.Is(err, exchange.ErrProtocol), errors.Is(err, exchange.ErrWrongBytes):

@@ -89,6 +89,8 @@ type window struct {
 type tally struct {
 	// sources are those verified and used, by their sender.
 	sources map[peer.ID]int64
+	// via is the way that those of a sender took, the last one if they were several.
+	via map[peer.ID]string
 	// verified is their sum; wasted came and were of no use.
 	verified, wasted int64
 	// taken are from this machine's store; passed is what of each origin has been
@@ -101,7 +103,7 @@ func newWindow(m *memory, want Want, l *local) *window {
 	w := &window{
 		local:  l,
 		memory: m, first: want.Offset, size: want.Size, read: want.Offset,
-		done: make(chan struct{}), tally: tally{sources: make(map[peer.ID]int64)},
+		done: make(chan struct{}), tally: tally{sources: make(map[peer.ID]int64), via: make(map[peer.ID]string)},
 	}
 	w.readable = sync.NewCond(&w.mu)
 	return w
@@ -188,6 +190,7 @@ func (w *window) deliver(worker *worker, it item, data []byte) {
 	w.missing--
 	w.tally.verified += int64(len(data))
 	w.tally.sources[worker.id] += int64(len(data))
+	w.tally.via[worker.id] = worker.via
 	worker.delivered += int64(len(data))
 	if worker.first.IsZero() {
 		worker.first = time.Now()

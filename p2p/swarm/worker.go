@@ -24,6 +24,8 @@ type worker struct {
 	id      peer.ID
 	window  *window
 	session *exchange.Session
+	// via is the way that the session takes, see Source.
+	via string
 	// wake tells it to look for something to ask.
 	wake chan struct{}
 

@@ -125,6 +125,8 @@ type Reused struct {
 type Part struct {
 	Peer  string `json:"peer"`
 	Bytes int64  `json:"bytes"`
+	// Via is the way that they took: "lan", "direct" or "relay".
+	Via string `json:"via,omitempty"`
 }
 
 // Attempt is one attempt at a source.

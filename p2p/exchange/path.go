@@ -1,0 +1,316 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
+	"go.uber.org/zap"
+)
+
+// A peer behind a NAT is first connected with through a relay. It then dials back,
+// or both sides punch a hole for each other (DCUtR), and a direct connection takes
+// the relay's place. NARs wait for that: a relay lets a little through and is
+// somebody else's. Only where no direct connection comes, and the relay is one's own
+// and meant for data, do they go over it.
+
+// ErrNoPath says that there is no connection with the peer over which NARs may go:
+// both are behind NATs through which no hole could be punched.
+var ErrNoPath = errors.New("exchange: no direct connection with the peer, only through a relay")
+
+const (
+	// punchTimeout is how long a direct connection is waited for. Punching takes a
+	// few round trips, and half that long where it fails and is tried again.
+	punchTimeout = 10 * time.Second
+	// prepareTimeout is how long a node may take after its start to know an address
+	// of its own to punch holes with, looked at every prepareInterval.
+	prepareTimeout  = 4 * time.Second
+	prepareInterval = 50 * time.Millisecond
+	// After a failure it is not waited for again for firstPause, and then ever longer
+	// up to lastPause: NATs do not change from one NAR to the next. Networks do, see
+	// Client.Moved.
+	firstPause = 2 * time.Minute
+	lastPause  = time.Hour
+	// maxUnpunched bounds the peers of whom that is remembered.
+	maxUnpunched = 1_024
+)
+
+// Relays tells of relays that may carry NARs: the peer ID is that of the relay, and
+// volume how many bytes it lets through in each direction, 0 for any number.
+type Relays func(relay peer.ID, volume int64) bool
+
+// Path is the way that bytes take.
+type Path string
+
+const (
+	// PathDirect leads to the peer itself.
+	PathDirect Path = "direct"
+	// PathRelay leads through a relay.
+	PathRelay Path = "relay"
+)
+
+// pathOf returns which way a connection takes.
+func pathOf(c network.Conn) Path {
+	if isRelayed(c.RemoteMultiaddr()) {
+		return PathRelay
+	}
+	return PathDirect
+}
+
+// carries reports whether NARs may go over a connection.
+func (r Relays) carries(c network.Conn) bool {
+	if !isRelayed(c.RemoteMultiaddr()) {
+		return !c.Stat().Limited
+	}
+	if r == nil {
+		return false
+	}
+	relay, ok := relayOf(c.RemoteMultiaddr())
+	if !ok {
+		return false
+	}
+	volume, _ := c.Stat().Extra[circuit.StatLimitData].(uint64)
+	return r(relay, int64(min(volume, 1<<62)))
+}
+
+// relayOf returns the relay that an address leads through.
+func relayOf(addr ma.Multiaddr) (peer.ID, bool) {
+	var relay peer.ID
+	for _, c := range addr {
+		switch c.Protocol().Code {
+		case ma.P_P2P:
+			relay = peer.ID(c.RawValue())
+		case ma.P_CIRCUIT:
+			return relay, relay != ""
+		}
+	}
+	return "", false
+}
+
+// carrier returns the best connection with a peer over which NARs may go, or nil.
+func (c *Client) carrier(p peer.ID) (best network.Conn) {
+	for _, conn := range c.host.Network().ConnsToPeer(p) {
+		if !conn.IsClosed() && c.cfg.Relays.carries(conn) && (best == nil || pathOf(conn) == PathDirect) {
+			best = conn
+		}
+	}
+	return best
+}
+
+// Pathless reports whether a peer is connected, but NARs from it have no way and
+// will have none for a while.
+func (c *Client) Pathless(p peer.ID) bool {
+	_, rests := c.unpunched.rests(p)
+	return rests && c.carrier(p) == nil
+}
+
+// newDataStream opens a stream for a NAR, on a direct connection if one can be had.
+func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	defer cancel()
+	limited := network.WithAllowLimitedConn(ctx, "nar-p2p")
+	if err := c.host.Connect(limited, peer.AddrInfo{ID: p}); err != nil {
+		c.failed(ctx, p)
+		return nil, err
+	}
+	if _, direct := c.DirectAddr(p); !direct {
+		if err := c.punched(ctx, p); err != nil {
+			return c.newRelayedStream(limited, p, err)
+		}
+	}
+	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
+}
+
+// punched waits for a direct connection, unless that was in vain lately.
+func (c *Client) punched(ctx context.Context, p peer.ID) error {
+	since, rests := c.unpunched.rests(p)
+	if rests {
+		return ErrNoPath
+	}
+	c.log.Debug("waiting for a direct connection", zap.Stringer("peer", p))
+	waiting, cancel := context.WithTimeout(ctx, c.cfg.PunchTimeout)
+	defer cancel()
+	if prepared := c.prepared(waiting, p); prepared.After(since) {
+		since = prepared
+	}
+	if err := c.reconnect(ctx, p, since); err != nil {
+		return err
+	}
+	if c.awaitDirect(waiting, p) {
+		c.unpunched.succeeded(p)
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	c.unpunched.failed(p)
+	c.log.Debug("no direct connection", zap.Stringer("peer", p))
+	return ErrNoPath
+}
+
+// prepared waits until both sides can punch holes, for a while, and returns since
+// when they can, as far as that is known. The other side tries once, when a relayed
+// connection is made: one that is older is of no use.
+func (c *Client) prepared(ctx context.Context, p peer.ID) (since time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	tick := time.NewTicker(prepareInterval)
+	defer tick.Stop()
+	for waited := false; ; waited = true {
+		_, direct := c.DirectAddr(p)
+		theirs, err := c.host.Peerstore().SupportsProtocols(p, holepunch.Protocol)
+		if own := slices.Contains(c.host.Mux().Protocols(), holepunch.Protocol); direct || own && err == nil && len(theirs) > 0 {
+			if waited {
+				return time.Now()
+			}
+			return time.Unix(0, c.punches.Load())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return time.Unix(0, c.punches.Load())
+		}
+	}
+}
+
+// Punches says that this node can punch holes from now on.
+func (c *Client) Punches() { c.punches.Store(time.Now().UnixNano()) }
+
+// awaitDirect waits until there is a direct connection with a peer, and reports
+// false where ctx ends before, or every connection.
+func (c *Client) awaitDirect(ctx context.Context, p peer.ID) bool {
+	changed := make(chan struct{}, 1)
+	poke := func(_ network.Network, conn network.Conn) {
+		if conn.RemotePeer() == p {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+	notifiee := &network.NotifyBundle{ConnectedF: poke, DisconnectedF: poke}
+	c.host.Network().Notify(notifiee)
+	defer c.host.Network().StopNotify(notifiee)
+	for {
+		if _, direct := c.DirectAddr(p); direct {
+			return true
+		}
+		if c.host.Network().Connectedness(p) == network.NotConnected {
+			return false
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// reconnect replaces relayed connections that are older than that, unless there is
+// a direct one.
+func (c *Client) reconnect(ctx context.Context, p peer.ID, before time.Time) error {
+	if _, direct := c.DirectAddr(p); direct {
+		return nil
+	}
+	for _, conn := range c.host.Network().ConnsToPeer(p) {
+		if isRelayed(conn.RemoteMultiaddr()) && conn.Stat().Opened.Before(before) {
+			_ = conn.Close() // It may be lost already.
+		}
+	}
+	return c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), peer.AddrInfo{ID: p})
+}
+
+// newRelayedStream opens a stream for a NAR over a relay that may carry it, if
+// there is one, and returns the reason why there is no better otherwise.
+func (c *Client) newRelayedStream(ctx context.Context, p peer.ID, reason error) (network.Stream, error) {
+	conn := c.carrier(p)
+	if conn == nil || !errors.Is(reason, ErrNoPath) {
+		return nil, reason
+	}
+	// The host would choose any connection.
+	st, err := conn.NewStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = st.SetDeadline(deadline) // Where it fails the stream is gone.
+	if err = multistream.SelectProtoOrFail(c.ids.nar, st); err == nil {
+		err = st.SetProtocol(c.ids.nar)
+	}
+	if err != nil {
+		_ = st.Reset()
+		return nil, fmt.Errorf("%w: %w", reason, err)
+	}
+	_ = st.SetDeadline(time.Time{})
+	return st, nil
+}
+
+// Moved says that this machine is in another network, where holes may be punched
+// that could not be before.
+func (c *Client) Moved() { c.unpunched.forget() }
+
+// unpunched remembers the peers to whom no hole could be punched.
+type unpunched struct {
+	mu    sync.Mutex
+	peers *lru.LRU[peer.ID, vain]
+}
+
+// vain says how often and when that was last tried in vain.
+type vain struct {
+	failures int
+	at       time.Time
+}
+
+func newUnpunched() *unpunched {
+	peers, err := lru.NewLRU[peer.ID, vain](maxUnpunched, nil)
+	if err != nil {
+		panic("exchange: " + err.Error()) // only for a size that is not positive
+	}
+	return &unpunched{peers: peers}
+}
+
+// rests reports whether it is too early to try again, and when it was last in vain.
+func (u *unpunched) rests(p peer.ID) (since time.Time, rests bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	v, ok := u.peers.Get(p)
+	if !ok {
+		return time.Time{}, false
+	}
+	pause := min(firstPause<<min(v.failures-1, 10), lastPause)
+	return v.at, time.Since(v.at) < pause
+}
+
+func (u *unpunched) failed(p peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	v, _ := u.peers.Get(p)
+	// Several that waited at once have failed once.
+	if time.Since(v.at) >= punchTimeout {
+		v.failures++
+	}
+	v.at = time.Now()
+	u.peers.Add(p, v)
+}
+
+func (u *unpunched) succeeded(p peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.peers.Remove(p)
+}
+
+func (u *unpunched) forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.peers.Purge()
+}
