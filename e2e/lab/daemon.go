@@ -55,6 +55,10 @@ type DaemonConfig struct {
 	// Infrastructure makes it a node that serves the DHT in any case, and has no
 	// store.
 	Infrastructure bool
+	// RelayData lets infrastructure relay NARs.
+	RelayData bool
+	// Bootstraps are further peers that the daemon knows.
+	Bootstraps []*Daemon
 	// ServeRouting is the address at which it tells others who provides what.
 	ServeRouting string
 	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
@@ -116,6 +120,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	if c.Infrastructure {
 		line("role = \"infrastructure\"")
 	}
+	if c.RelayData {
+		line("relay.data = true")
+	}
 	if c.ServeRouting != "" {
 		line("serve_routing = %q", c.ServeRouting)
 	}
@@ -137,11 +144,16 @@ func (c *DaemonConfig) toml(socket string) string {
 	if c.Peer != nil {
 		list("peers", c.Peer.Addrs())
 	}
-	if c.Bootstrap != nil {
-		list("bootstrap", c.Bootstrap.Addrs())
-	} else {
+	var bootstrap []string
+	for _, d := range append(c.Bootstraps, c.Bootstrap) {
+		if d != nil {
+			bootstrap = append(bootstrap, d.Addrs()...)
+		}
+	}
+	if len(bootstrap) == 0 {
 		line("bootstrap = []")
 	}
+	list("bootstrap", bootstrap)
 	list("allow", c.Allow)
 	switch {
 	case c.Cache != "":

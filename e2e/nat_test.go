@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nar-p2p/nar-p2p/e2e/lab"
+	"github.com/nar-p2p/nar-p2p/internal/closure"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/substituter/explain"
+)
+
+// abroad is a private network whose members are behind routers of their own, and
+// one node with a public address that they know.
+type abroad struct {
+	*lab.Lab
+	t        *testing.T
+	key      narinfo.SecretKey
+	internet *lab.Segment
+	// relay is the node that they know, and cache what holders share.
+	relay   *lab.Daemon
+	cache   string
+	closure *closure.Closure
+}
+
+// newAbroad makes a network whose holders share a closure of three paths, of which
+// one has a file of largeSize bytes more.
+func newAbroad(t *testing.T, largeSize int64, relay lab.DaemonConfig) *abroad {
+	t.Helper()
+	a := &abroad{Lab: lab.New(t), t: t}
+	var err error
+	if a.key, err = narinfo.GenerateSecretKey("abroad-1"); err != nil {
+		t.Fatal(err)
+	}
+	a.cache = a.Dir("cache")
+	if a.closure, err = closure.Generate(t.Context(), a.cache, closure.Config{Paths: 3, Seed: 1, Key: a.key, LargeSize: largeSize}); err != nil {
+		t.Fatal(err)
+	}
+	a.internet = a.Internet()
+	a.relay = a.infrastructure("relay", relay)
+	return a
+}
+
+func (a *abroad) keys() []string { return []string{a.key.Public().String()} }
+
+// infrastructure starts a node with a public address that relays.
+func (a *abroad) infrastructure(name string, cfg lab.DaemonConfig) *lab.Daemon {
+	a.t.Helper()
+	cfg.Host, cfg.Infrastructure = a.internet.Host(name), true
+	return a.Daemon(name, cfg)
+}
+
+// holder starts a daemon that shares the cache, and waits until it can be found
+// and reached.
+func (a *abroad) holder(name string, host *lab.Host, relays ...*lab.Daemon) *lab.Daemon {
+	a.t.Helper()
+	d := a.Daemon(name, lab.DaemonConfig{
+		Host: host, Anywhere: true, Cache: a.cache, Keys: a.keys(), Bootstrap: a.relay, Bootstraps: relays,
+	})
+	a.WaitFor(name+" to be reached", func() bool {
+		state := d.Status().P2P.Reach.State
+		return state == "relayed" || state == "reachable"
+	})
+	d.WaitAnnounced(3)
+	return d
+}
+
+// consumer starts a daemon that has nothing, and waits until it is in the network.
+func (a *abroad) consumer(name string, host *lab.Host, cfg lab.DaemonConfig) *lab.Daemon {
+	a.t.Helper()
+	cfg.Host, cfg.Anywhere, cfg.Keys, cfg.Bootstrap = host, true, a.keys(), a.relay
+	d := a.Daemon(name, cfg)
+	a.WaitFor(name+" to join", func() bool { return d.Status().P2P.RoutingPeers > 0 })
+	return d
+}
+
+// root is the path that needs all others, large the one that is large.
+func (a *abroad) root() nix.StorePath { return a.closure.Root().StorePath }
+
+func (a *abroad) large() *narinfo.Info {
+	largest := a.closure.Records[0]
+	for _, r := range a.closure.Records {
+		if r.NARSize > largest.NARSize {
+			largest = r
+		}
+	}
+	return largest
+}
+
+func (a *abroad) small() *narinfo.Info {
+	for _, r := range a.closure.Records {
+		if r != a.large() && r != a.closure.Root() {
+			return r
+		}
+	}
+	return a.closure.Root()
+}
+
+// fetch fetches a NAR and returns how long that took, and which way the bytes
+// came: "upstream", or "lan", "direct" or "relay" from peers.
+func (a *abroad) fetch(d *lab.Daemon, record *narinfo.Info) (took time.Duration, ways string) {
+	a.t.Helper()
+	begin := time.Now()
+	if _, err := d.Ctl("fetch", record.StorePath.String(), "-o", a.Dir("out")+"/"+fmt.Sprint(begin.UnixNano())); err != nil {
+		a.t.Fatal(err)
+	}
+	return time.Since(begin), a.ways(d, record)
+}
+
+// ways returns which ways the bytes of a NAR came the last time, as p2pctl explain
+// tells it.
+func (a *abroad) ways(d *lab.Daemon, record *narinfo.Info) string {
+	a.t.Helper()
+	out, err := d.Ctl("--json", "explain", record.StorePath.String())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var told explain.Path
+	if err := json.Unmarshal([]byte(out), &told); err != nil {
+		a.t.Fatal(err)
+	}
+	if told.Fetch == nil {
+		a.t.Fatalf("explain tells of no fetch of %s:\n%s", record.StorePath, out)
+	}
+	var ways []string
+	for _, source := range told.Fetch.Sources {
+		switch {
+		case source.Bytes == 0:
+		case source.Kind == explain.FromPeers:
+			for _, part := range source.Peers {
+				ways = append(ways, part.Via)
+			}
+		default:
+			ways = append(ways, string(source.Kind))
+		}
+	}
+	return strings.Join(ways, ",")
+}
+
+// Both behind routers of the usual kind: a closure comes over a direct connection,
+// and the relay carries hardly more than it takes to make one.
+func TestBothBehindNATs(t *testing.T) {
+	const size = 100 << 20
+	a := newAbroad(t, size, lab.DaemonConfig{})
+	begin := time.Now()
+	holder := a.holder("holder", a.internet.NAT("home-a", lab.NATConfig{}).Host("holder"))
+	t.Logf("the holder can be reached after %v", time.Since(begin))
+	host := a.internet.NAT("home-b", lab.NATConfig{}).Host("consumer")
+	consumer := a.consumer("consumer", host, lab.DaemonConfig{})
+	a.WaitFor("the consumer to have a relay", func() bool { return consumer.Status().P2P.Reach.State == "relayed" })
+	before := a.relay.Status().P2P.Relaying.Bytes
+
+	took, ways := a.fetch(consumer, a.small())
+	t.Logf("a NAR by %s after %v", ways, took)
+	if took > 3*time.Second {
+		t.Errorf("the first NAR took %v", took)
+	}
+	store := a.Nix("consumer", lab.NixConfig{Host: host, Substituters: []string{consumer.URL()}, TrustedKeys: a.keys()})
+	store.Init()
+	begin = time.Now()
+	if err := store.Realise(a.root()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the closure after another %v", time.Since(begin))
+	store.Verify(a.root())
+	for _, r := range []*narinfo.Info{a.large(), a.small()} {
+		if ways := a.ways(consumer, r); ways != "direct" {
+			t.Errorf("%s came by %q, want a direct connection", r.StorePath, ways)
+		}
+	}
+	if served := holder.Status().P2P.Served.Bytes; served < size {
+		t.Errorf("the holder has served %d bytes", served)
+	}
+	if relayed := a.relay.Status().P2P.Relaying.Bytes - before; relayed == 0 || relayed > 128<<10 {
+		t.Errorf("%d bytes went through the relay, want some and at most 128 KiB", relayed)
+	}
+}
