@@ -1,0 +1,55 @@
+package traffic
+
+import "time"
+
+// Series is amounts at even distances in time.
+type Series struct {
+	// Start is when the first begins, in seconds since 1970, and Step how long
+	// each is, in seconds.
+	Start int64 `json:"start"`
+	Step  int64 `json:"step"`
+	// Amounts are in bytes. The last may go on.
+	Amounts []Amounts `json:"amounts"`
+}
+
+// series is a ring of the last amounts. Nothing happens to it while nothing is
+// added.
+type series struct {
+	step int64 // in seconds
+	ring []Amounts
+	last int64 // the number of the latest, counted in steps since 1970
+}
+
+func newSeries(step time.Duration, length int) series {
+	return series{step: int64(step / time.Second), ring: make([]Amounts, length)}
+}
+
+func (s *series) at(number int64) *Amounts { return &s.ring[number%int64(len(s.ring))] }
+
+// advance makes the step of a time the latest. A clock that was set back adds to
+// the latest one.
+func (s *series) advance(now time.Time) {
+	number := now.Unix() / s.step
+	for n := max(s.last+1, number-int64(len(s.ring))+1); n <= number; n++ {
+		*s.at(n) = Amounts{}
+	}
+	s.last = max(s.last, number)
+}
+
+func (s *series) add(now time.Time, a Amounts) {
+	s.advance(now)
+	*s.at(s.last) = s.at(s.last).Plus(a)
+}
+
+func (s *series) all(now time.Time) Series { return s.since(time.Unix(0, 0), now) }
+
+// since returns the steps that end after t.
+func (s *series) since(t, now time.Time) Series {
+	s.advance(now)
+	first := max(t.Unix()/s.step, s.last-int64(len(s.ring))+1)
+	got := Series{Start: first * s.step, Step: s.step, Amounts: make([]Amounts, 0, max(s.last-first+1, 0))}
+	for n := first; n <= s.last; n++ {
+		got.Amounts = append(got.Amounts, *s.at(n))
+	}
+	return got
+}
