@@ -48,13 +48,13 @@ func TestVerdicts(t *testing.T) {
 		"no neighbours":       {func(n *node, _ *doctor.NixConfig) { n.peers[0].LAN = false }, "lan-peers", doctor.Skipped},
 		"no DHT nodes":        {func(n *node, _ *doctor.NixConfig) { n.status.P2P.RoutingPeers = 0 }, "dht", doctor.Warning},
 		"delegated":           {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Routing = "none" }, "dht", doctor.Skipped},
-		"NAT":                 {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reachability = "private" }, "reachability", doctor.Warning},
-		"relayed": {func(n *node, _ *doctor.NixConfig) {
-			n.status.P2P.Reachability, n.status.P2P.Addresses = "private", []string{"/ip4/192.0.2.1/tcp/1/p2p/x/p2p-circuit/p2p/y"}
-		}, "reachability", doctor.OK},
-		"nobody tells": {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reachability = "unknown" }, "reachability", doctor.Warning},
+		"behind a NAT": {func(n *node, _ *doctor.NixConfig) {
+			n.status.P2P.Reach = control.Reach{State: "unreachable", Why: "a NAT", Remedy: "a port"}
+		}, "reachability", doctor.Warning},
+		"relayed":      {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reach.State = "relayed" }, "reachability", doctor.OK},
+		"nobody tells": {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reach.State = "unknown" }, "reachability", doctor.Warning},
 		"just started": {func(n *node, _ *doctor.NixConfig) {
-			n.status.P2P.Reachability, n.status.Started = "unknown", time.Now()
+			n.status.P2P.Reach.State, n.status.Started = "unknown", time.Now()
 		}, "reachability", doctor.Skipped},
 		"few files":       {func(n *node, _ *doctor.NixConfig) { n.metrics["process_max_fds"] = 1024 }, "open-files", doctor.Warning},
 		"files used up":   {func(n *node, _ *doctor.NixConfig) { n.metrics["process_open_fds"] = 19000 }, "open-files", doctor.Warning},
@@ -119,7 +119,7 @@ func healthy(t *testing.T) (node, *doctor.NixConfig, *http.Client) {
 			Started: time.Now().Add(-time.Hour), Profile: "public", Network: "public", Role: "node", Substituter: server.URL,
 			StateDir: t.TempDir(), Store: control.StoreStatus{Kind: "nix", Location: "/", Shareable: 1, Example: "00bgd045z0d4icpbc2yyz4gx48ak44la"},
 			Upstreams: []control.UpstreamStatus{{URL: server.URL, Reachable: true}},
-			P2P:       &control.P2PStatus{Reachability: "public", Routing: "server", RoutingPeers: 20},
+			P2P:       &control.P2PStatus{Reach: control.Reach{State: "reachable"}, Routing: "server", RoutingPeers: 20},
 		},
 		peers:   []control.Peer{{ID: "x", Exchange: true, LAN: true}},
 		metrics: map[string]float64{"process_max_fds": 20000, "process_open_fds": 100},

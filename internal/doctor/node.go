@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -118,19 +117,15 @@ func (x *examination) dht() Check {
 
 func (x *examination) reachability() Check {
 	const name = "reachability"
-	p := x.status.P2P
-	relayed := slices.ContainsFunc(p.Addresses, func(a string) bool { return strings.Contains(a, "/p2p-circuit") })
+	reach := x.status.P2P.Reach
 	switch {
-	case p.Reachability == "public":
-		return ok(name, "others reach this node from outside")
-	case relayed:
-		return ok(name, "behind a NAT; others reach this node through a relay, and then directly where the NATs allow")
-	case p.Reachability == "private":
-		return warning(name, "forward the ports of p2p.listen to this machine, or switch UPnP on in the router",
-			"others cannot reach this node from outside, and no relay takes it")
-	case x.young():
+	case reach.State == "unreachable":
+		return warning(name, reach.Remedy, "%s", reach.Why)
+	case reach.State == "unknown" && x.young():
 		return skipped(name, "not known yet: it takes a minute or two after the start")
+	case reach.State == "unknown":
+		return warning(name, "it needs peers who tell; see peers and dht", "%s", reach.Why)
 	default:
-		return warning(name, "it needs peers who tell; see peers and dht", "nobody has told yet whether this node can be reached")
+		return ok(name, "%s", reach.Why)
 	}
 }
