@@ -15,6 +15,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p/allow"
+	"github.com/nar-p2p/nar-p2p/p2p/banned"
 	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
@@ -38,6 +39,7 @@ type Node struct {
 	shelf   Shelf
 	log     *zap.Logger
 	allowed *allow.List
+	bans    *banned.List
 	// configured holds Bootstrap and Peers, which are connected with in any case.
 	configured map[peer.ID]struct{}
 	ready      chan struct{}
@@ -95,6 +97,9 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 	var err error
 	if n.allowed, err = allow.Open(cfg.AllowFile, cfg.Allow, n.log); err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	if n.bans, err = banned.Open(context.Background(), cfg.Datastore("banned")); err != nil {
+		n.log.Warn("nobody is banned any more", zap.Error(err))
 	}
 	for _, infos := range [][]peer.AddrInfo{cfg.Bootstrap, cfg.Peers} {
 		for _, info := range infos {
@@ -174,7 +179,7 @@ func (n *Node) start() (*live, error) {
 	hostCfg := &narhost.Config{
 		Identity:       cfg.Identity,
 		Listen:         cfg.Listen,
-		Member:         n.membership(),
+		Member:         n.member,
 		PSK:            cfg.PSK,
 		LANOnly:        cfg.Profile == LAN,
 		Infrastructure: cfg.Infrastructure,
@@ -296,24 +301,17 @@ func (l *live) close() error {
 // exclusive reports whether the allow-list says who may connect at all.
 func (n *Node) exclusive() bool { return n.cfg.private() && n.allowed.Exists() }
 
-// membership tells of the only peers to connect with, or is nil for everyone.
-func (n *Node) membership() func(peer.ID) bool {
-	if !n.exclusive() {
-		return nil
-	}
-	return func(p peer.ID) bool {
-		_, configured := n.configured[p]
-		return configured || n.familiar(p)
-	}
+// member reports whether a peer is one to connect with.
+func (n *Node) member(p peer.ID) bool {
+	_, configured := n.configured[p]
+	return !n.bans.Banned(p) && (!n.exclusive() || configured || n.familiar(p))
 }
 
-// dropOutsiders closes the connections with those that the allow-list no longer
-// names.
+// dropOutsiders closes the connections with those that are banned, or that the
+// allow-list no longer names.
 func (l *live) dropOutsiders() {
-	if member := l.membership(); member != nil {
-		if dropped := narhost.DropOutsiders(l.host, member); dropped > 0 {
-			l.log.Info("disconnected from peers that the allow-list no longer names", zap.Int("peers", dropped))
-		}
+	if dropped := narhost.DropOutsiders(l.host, l.member); dropped > 0 {
+		l.log.Info("disconnected from peers that are banned or no longer allowed", zap.Int("peers", dropped))
 	}
 }
 

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	                       the same, with OTHER as its bootstrap node, and wait
 //	                       until it has joined the DHT
 //	endpoint NAME          set $ENDPOINT to where it answers who provides what
+//	peer NAME VARIABLE     set the variable to its address with its peer ID
 //	nixconf NAME TEXT...   write $NIX_CONF_DIR/nix.conf, a line for each TEXT, in which
 //	                       SUBSTITUTER is its URL
 //	joined NAME            wait until it has joined the DHT
@@ -63,13 +64,16 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon":    func(ts *testscript.TestScript, neg bool, args []string) { cmdDaemon(ts, neg, args[0], args[1:]) },
-			"join":      cmdJoin,
-			"stop":      cmdStop,
-			"crash":     func(ts *testscript.TestScript, _ bool, args []string) { daemons(ts)[args[0]].kill() },
-			"get":       cmdGet,
-			"endpoint":  cmdEndpoint,
-			"nixconf":   cmdNixConf,
+			"daemon":   func(ts *testscript.TestScript, neg bool, args []string) { cmdDaemon(ts, neg, args[0], args[1:]) },
+			"join":     cmdJoin,
+			"stop":     cmdStop,
+			"crash":    func(ts *testscript.TestScript, _ bool, args []string) { daemons(ts)[args[0]].kill() },
+			"get":      cmdGet,
+			"endpoint": cmdEndpoint,
+			"nixconf":  cmdNixConf,
+			"peer": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[1], statusOf(ts, args[0]).P2P.Addresses[0])
+			},
 			"joined":    func(ts *testscript.TestScript, _ bool, args []string) { awaitJoined(ts, args[0]) },
 			"announced": cmdAnnounced,
 			"cache":     func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/zap/zaptest"
 
@@ -162,6 +163,24 @@ func (node) Peers() ([]control.Peer, error) {
 		ID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461"}, Agent: "evil\x1b[2Jagent",
 		Exchange: true, LAN: true, LatencySeconds: 0.0123,
 	}}, nil
+}
+
+// Connect and the others know one peer only, which is always a millisecond away.
+func (node) Connect(_ context.Context, info peer.AddrInfo) error {
+	if info.ID.String() != peerID {
+		return errors.New("no route to host")
+	}
+	return nil
+}
+
+func (node) Ping(context.Context, peer.ID) (time.Duration, error) { return time.Millisecond, nil }
+
+func (node) Ban(context.Context, peer.ID, time.Time) error { return nil }
+
+func (node) Unban(_ context.Context, p peer.ID) (bool, error) { return p.String() == peerID, nil }
+
+func (node) Bans() ([]control.Ban, error) {
+	return []control.Ban{{Peer: peerID}, {Peer: "12D3KooWA4htBzrXcmca9U5cvLFy7vB4XbAN5Dqr3GKpKrJKsifj", Until: time.Now().Add(time.Hour)}}, nil
 }
 
 func (node) Provide(_ context.Context, paths []nix.StorePath) []error {

@@ -12,21 +12,29 @@ import (
 )
 
 func newPeers(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "peers",
-		Short: "list the connected peers",
-		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			peers, err := o.client().Peers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if o.json {
-				return printJSON(cmd.OutOrStdout(), peers)
-			}
-			return printPeers(cmd.OutOrStdout(), peers)
-		},
+	list := func(cmd *cobra.Command, _ []string) error {
+		peers, err := o.client().Peers(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if o.json {
+			return printJSON(cmd.OutOrStdout(), peers)
+		}
+		return printPeers(cmd.OutOrStdout(), peers)
 	}
+	c := &cobra.Command{
+		Use:   "peers",
+		Short: "list the connected peers, meet one, or ban one",
+		Long: "List the connected peers, as \"p2pctl peers ls\" does, or deal with one of them.\n\n" +
+			"A PEER is a peer ID, or a multiaddr that ends in one.",
+		Args: usage(cobra.NoArgs),
+		RunE: list,
+	}
+	c.AddCommand(
+		&cobra.Command{Use: "ls", Short: "list the connected peers", Args: usage(cobra.NoArgs), RunE: list},
+		newPeersConnect(o), newPeersPing(o), newPeersBan(o), newPeersUnban(o), newPeersBanned(o),
+	)
+	return c
 }
 
 func printPeers(w io.Writer, peers []control.Peer) error {

@@ -34,6 +34,7 @@ type Node interface {
 	Status() Status
 	Config() Config
 	Peers() ([]Peer, error)
+	Contacts
 	// Provide shares paths, also such as were withdrawn, and announces them. It
 	// returns an error or nil for each, in their order.
 	Provide(ctx context.Context, paths []nix.StorePath) []error
@@ -57,6 +58,11 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("GET /v1/status", h.answer(func(*http.Request) (any, error) { return node.Status(), nil }))
 	api.HandleFunc("GET /v1/config", h.answer(func(*http.Request) (any, error) { return node.Config(), nil }))
 	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
+	api.HandleFunc("POST /v1/peers/connect", h.answer(func(r *http.Request) (any, error) { return connect(r, node) }))
+	api.HandleFunc("POST /v1/peers/ping", h.answer(func(r *http.Request) (any, error) { return pingPeer(r, node) }))
+	api.HandleFunc("GET /v1/peers/banned", h.answer(func(*http.Request) (any, error) { return node.Bans() }))
+	api.HandleFunc("POST /v1/peers/ban", h.answer(func(r *http.Request) (any, error) { return ban(r, node) }))
+	api.HandleFunc("POST /v1/peers/unban", h.answer(func(r *http.Request) (any, error) { return unban(r, node) }))
 	api.HandleFunc("POST /v1/provide", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Provide) }))
 	api.HandleFunc("POST /v1/withdraw", h.answer(func(r *http.Request) (any, error) { return forPaths(r, node.Withdraw) }))
 	api.HandleFunc("POST /v1/records", h.answer(h.records))

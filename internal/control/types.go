@@ -4,6 +4,11 @@
 //	GET  /v1/status              Status
 //	GET  /v1/config              Config
 //	GET  /v1/peers               []Peer
+//	POST /v1/peers/connect       ConnectRequest, empty
+//	POST /v1/peers/ping          PingRequest, PingResponse
+//	GET  /v1/peers/banned        []Ban
+//	POST /v1/peers/ban           BanRequest, Ban
+//	POST /v1/peers/unban         UnbanRequest, empty
 //	POST /v1/provide             PathsRequest, PathsResponse
 //	POST /v1/withdraw            PathsRequest, PathsResponse
 //	POST /v1/records             PathsRequest, RecordsResponse
