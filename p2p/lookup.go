@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
@@ -57,6 +58,16 @@ func (n *Node) Open(ctx context.Context, want swarm.Want) (*swarm.Transfer, erro
 	}
 	want.Strangers = n.strangers(want.Strangers)
 	return l.swarm.Open(ctx, want)
+}
+
+// Manifest asks peers for the manifest of a NAR, and for nothing of the NAR.
+func (n *Node) Manifest(ctx context.Context, want swarm.Want) (*chunk.Manifest, error) {
+	l := n.live.Load()
+	if l == nil {
+		return nil, ErrNotRunning
+	}
+	want.Strangers = n.strangers(want.Strangers)
+	return l.swarm.Manifest(ctx, want)
 }
 
 // strangers adapts what a caller allows to the network: a private one has no

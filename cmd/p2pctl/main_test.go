@@ -201,6 +201,30 @@ func (n node) Withdraw(ctx context.Context, paths []nix.StorePath) []error {
 	return n.Provide(ctx, paths)
 }
 
+// UpgradePlan knows three paths of a closure, of which one is there and one is
+// nowhere else, and their names are somebody else's.
+func (node) UpgradePlan(_ context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.UpgradePath, error] {
+	return func(yield func(*control.UpgradePath, error) bool) {
+		for _, path := range paths {
+			if path.HashPart().String() != sharedPart {
+				yield(nil, &control.Error{Status: http.StatusConflict, Message: "this node takes nothing from its store", Hint: "enable it"})
+				return
+			}
+			told := []*control.UpgradePath{{StorePath: path.String(), NARSize: 3 << 20, BySum: 1 << 20, ByMaskedSum: 3 << 19, Transfer: 1<<19 + 4096}}
+			if !alone {
+				told = append(told,
+					&control.UpgradePath{StorePath: "/nix/store/" + sharedPart + "-there", Present: true, NARSize: 7},
+					&control.UpgradePath{StorePath: "/nix/store/" + sharedPart + "-large", NARSize: 5 << 20, Transfer: 5 << 20, Problem: "no peer has \x1b[2J it"})
+			}
+			for _, p := range told {
+				if !yield(p, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Explain knows the path that the node shares, whose record some peer has
 // decorated, and that of another one that it does not believe.
 func (node) Explain(_ context.Context, target control.Target) (*explain.Path, error) {

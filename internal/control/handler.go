@@ -46,6 +46,7 @@ type Node interface {
 	// Find resolves the target and returns the providers as they turn up,
 	// until there are no more or ctx ends.
 	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
+	Upgrader
 	Signer
 }
 
@@ -69,6 +70,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("POST /v1/signatures", h.answer(h.sign))
 	api.HandleFunc("GET /v1/explain", h.answer(func(r *http.Request) (any, error) { return explainTarget(r, node) }))
 	api.HandleFunc("GET /v1/find", h.find)
+	api.HandleFunc("POST /v1/upgrade-plan", h.upgradePlan)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", endWith(ctx, api))
 	mux.Handle("/cache/", http.StripPrefix("/cache", cache))
@@ -167,11 +169,15 @@ func readPaths(r *http.Request, limit int) ([]nix.StorePath, error) {
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, badRequest("request: %v", err)
 	}
-	if len(request.Paths) > limit {
-		return nil, badRequest("%d paths in one request are more than %d", len(request.Paths), limit)
+	return parsePaths(request.Paths, limit)
+}
+
+func parsePaths(texts []string, limit int) ([]nix.StorePath, error) {
+	if len(texts) > limit {
+		return nil, badRequest("%d paths in one request are more than %d", len(texts), limit)
 	}
-	paths := make([]nix.StorePath, len(request.Paths))
-	for i, text := range request.Paths {
+	paths := make([]nix.StorePath, len(texts))
+	for i, text := range texts {
 		path, err := nix.ParseStorePath(text)
 		if err != nil {
 			return nil, badRequest("%v", err)

@@ -245,6 +245,38 @@ type FindEvent struct {
 	Error    *Error    `json:"error,omitempty"`
 }
 
+// UpgradeRequest names the paths that an upgrade is about.
+type UpgradeRequest struct {
+	Paths []string `json:"paths"`
+	// Alone leaves out what they refer to.
+	Alone bool `json:"alone,omitempty"`
+}
+
+// UpgradePath is what it would cost to fetch one path. Sizes are in bytes.
+type UpgradePath struct {
+	StorePath string `json:"storePath"`
+	NARSize   int64  `json:"narSize"`
+	// Present is true if the store has the path, so that nothing is to be fetched.
+	Present bool `json:"present,omitempty"`
+	// BySum lies in other paths of the store as it is, ByMaskedSum but for the
+	// hash parts of store paths.
+	BySum       int64 `json:"bySum"`
+	ByMaskedSum int64 `json:"byMaskedSum"`
+	// Transfer is the rest, and the manifest.
+	Transfer int64 `json:"transfer"`
+	// Problem is why it is not known what lies in the store, and so all is taken
+	// to be transferred.
+	Problem string `json:"problem,omitempty"`
+}
+
+// UpgradeEvent is one line of the answer to upgrade-plan: the paths in any order,
+// and last done or an error. One field is set.
+type UpgradeEvent struct {
+	Path  *UpgradePath `json:"path,omitempty"`
+	Done  bool         `json:"done,omitempty"`
+	Error *Error       `json:"error,omitempty"`
+}
+
 // Error is a refusal together with what may be done about it.
 type Error struct {
 	// Status is the HTTP status.

@@ -27,6 +27,8 @@ type Place struct {
 	part   nix.HashPart
 	offset int64
 	length int
+	// masked says that it was found by the masked sum.
+	masked bool
 }
 
 // Found reports whether it is a place at all.
@@ -85,7 +87,7 @@ func (l *located) count() int64 {
 func (e entries) add(part nix.HashPart, chunks iter.Seq[located]) error {
 	return e.bucket.Change(func(yield func(key, value []byte) bool) {
 		for l := range chunks {
-			value := Place{part, l.offset, l.length}.encode()
+			value := Place{part: part, offset: l.offset, length: l.length}.encode()
 			if !yield(key(bySum, l.sum), value) || l.isMasked && !yield(key(byMasked, l.masked), value) {
 				return
 			}
@@ -159,6 +161,7 @@ func (e entries) find(chunks []chunk.Chunk, places []Place, masked bool, usable 
 		case gone:
 			dead = append(dead, keys[i])
 		case ok && p.length == chunks[of[i]].Length && !places[of[i]].Found():
+			p.masked = keys[i][0] == byMasked
 			places[of[i]] = p
 		}
 	})

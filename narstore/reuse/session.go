@@ -61,7 +61,9 @@ type Session struct {
 	like  likeness
 	// awaited is the job of the best relative, nil where that is indexed already.
 	awaited *job
-	taken   [ways]atomic.Int64
+	// tasks are all relatives that are not indexed yet.
+	tasks []task
+	taken [ways]atomic.Int64
 
 	// opening is held while a NAR is opened: who wants another chunk wants it of
 	// the same one. It comes before mu.
@@ -92,12 +94,11 @@ func (x *Index) Begin(ctx context.Context, want Want) *Session {
 	if want.Size <= chunk.ImplicitSize {
 		return s // there are no hash parts to write into a relative's chunk
 	}
-	tasks := x.wanting(relatives, want.Size)
-	if len(tasks) == 0 {
+	if s.tasks = x.wanting(relatives, want.Size); len(s.tasks) == 0 {
 		return s
 	}
-	if tasks[0].part == relatives[0].part {
-		s.awaited = tasks[0].job
+	if s.tasks[0].part == relatives[0].part {
+		s.awaited = s.tasks[0].job
 	}
 	// Not the caller's context: what is begun is of use to others.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), jobTime)
@@ -107,7 +108,7 @@ func (x *Index) Begin(ctx context.Context, want Want) *Session {
 	x.mu.Unlock()
 	go func() {
 		defer x.running.Done()
-		x.perform(ctx, tasks)
+		x.perform(ctx, s.tasks)
 		x.mu.Lock()
 		delete(x.cancels, s)
 		x.mu.Unlock()

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/narstore/reuse"
+	"github.com/nar-p2p/nar-p2p/p2p/swarm"
+	"github.com/nar-p2p/nar-p2p/substituter"
+)
+
+const (
+	// maxUpgrade bounds the paths of one plan. The closure of a large system has
+	// some 10,000.
+	maxUpgrade = 50_000
+	// upgradeAtOnce is how many paths are looked at at the same time.
+	upgradeAtOnce = 8
+	// manifestTime is how long a manifest is waited for.
+	manifestTime = 20 * time.Second
+)
+
+var errNoReuse = &control.Error{
+	Status: http.StatusConflict, Message: "this node takes nothing from its store",
+	Hint: "it needs a Nix store, peers, and reuse.enabled in the configuration",
+}
+
+// UpgradePlan implements control.Node.
+func (n node) UpgradePlan(ctx context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.UpgradePath, error] {
+	return func(yield func(*control.UpgradePath, error) bool) {
+		if n.reuse == nil || n.node == nil {
+			yield(nil, errNoReuse)
+			return
+		}
+		seen := make(map[nix.StorePath]struct{})
+		for level := paths; len(level) > 0; {
+			var fresh []nix.StorePath
+			for _, path := range level {
+				if _, twice := seen[path]; !twice {
+					seen[path] = struct{}{}
+					fresh = append(fresh, path)
+				}
+			}
+			if len(seen) > maxUpgrade {
+				yield(nil, fmt.Errorf("the closure has more than %d paths", maxUpgrade))
+				return
+			}
+			costs, references := n.costs(ctx, fresh)
+			if err := ctx.Err(); err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, c := range costs {
+				if !yield(c, nil) {
+					return
+				}
+			}
+			if level = references; alone {
+				return
+			}
+		}
+	}
+}
+
+// costs says what it would cost to fetch each path, and which paths those refer
+// to that are to be fetched.
+func (n node) costs(ctx context.Context, paths []nix.StorePath) (costs []*control.UpgradePath, references []nix.StorePath) {
+	costs = make([]*control.UpgradePath, len(paths))
+	refers := make([][]nix.StorePath, len(paths))
+	var group errgroup.Group
+	group.SetLimit(upgradeAtOnce)
+	for i, path := range paths {
+		group.Go(func() error {
+			costs[i], refers[i] = n.cost(ctx, path)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	for _, r := range refers {
+		references = append(references, r...)
+	}
+	return costs, references
+}
+
+func (n node) cost(ctx context.Context, path nix.StorePath) (c *control.UpgradePath, references []nix.StorePath) {
+	c = &control.UpgradePath{StorePath: path.String()}
+	local, err := n.store.Info(ctx, path.HashPart())
+	if err == nil && local.Path == path {
+		c.NARSize, c.Present = local.NARSize, true
+		return c, nil // its references are there too
+	}
+	info, strangers, err := n.substituter.Lookup(ctx, path.HashPart())
+	switch {
+	case errors.Is(err, narstore.ErrNotFound), errors.Is(err, substituter.ErrUnknown):
+		c.Problem = errNoNarinfo.Message
+		return c, nil
+	case err != nil:
+		c.Problem = err.Error()
+		return c, nil
+	}
+	c.NARSize, c.Transfer = info.NARSize, info.NARSize
+	if err := n.assess(ctx, c, info, strangers); err != nil {
+		c.Problem = err.Error()
+	}
+	return c, info.References
+}
+
+// assess fills in what of a path lies in the store.
+func (n node) assess(ctx context.Context, c *control.UpgradePath, info *narinfo.Info, strangers bool) error {
+	ctx, cancel := context.WithTimeout(ctx, manifestTime)
+	defer cancel()
+	m, err := n.node.Manifest(ctx, swarm.Want{
+		Hash: info.NARHash, Path: info.StorePath, Size: info.NARSize, Strangers: strangers,
+	})
+	switch {
+	case errors.Is(err, swarm.ErrNoProviders):
+		return errors.New("no peer has it")
+	case err != nil:
+		return err
+	}
+	a, err := n.reuse.Assess(ctx, reuse.Want{Path: info.StorePath, Hash: info.NARHash, Size: info.NARSize, Strangers: strangers}, m)
+	if err != nil {
+		return err
+	}
+	c.BySum, c.ByMaskedSum = a.BySum, a.ByMaskedSum
+	c.Transfer = c.NARSize - a.BySum - a.ByMaskedSum + int64(len(m.Encode()))
+	return nil
+}

@@ -1,0 +1,45 @@
+package reuse
+
+import (
+	"context"
+
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+)
+
+// Assessment says what of a NAR lies in the store, in bytes.
+type Assessment struct {
+	BySum, ByMaskedSum int64
+}
+
+// Assess finds out what of a NAR with this manifest lies in the store, by the
+// index and without reading it. It waits until relatives are indexed.
+func (x *Index) Assess(ctx context.Context, want Want, m *chunk.Manifest) (Assessment, error) {
+	s := x.Begin(ctx, want)
+	defer s.Close()
+	for _, t := range s.tasks {
+		for {
+			_, ended, grown := t.job.state()
+			if ended {
+				break
+			}
+			select {
+			case <-grown:
+			case <-ctx.Done():
+				return Assessment{}, ctx.Err()
+			}
+		}
+	}
+	places := make([]Place, len(m.Chunks))
+	s.Find(m.Chunks, places)
+	var a Assessment
+	for i := range places {
+		switch {
+		case places[i].masked:
+			a.ByMaskedSum += int64(m.Chunks[i].Length)
+		case places[i].Found():
+			a.BySum += int64(m.Chunks[i].Length)
+		}
+	}
+	x.learned.know(want.Hash, float64(a.BySum+a.ByMaskedSum)/float64(want.Size))
+	return a, nil
+}
