@@ -161,17 +161,22 @@ func (x *Index) follower(settled chan<- struct{}) func(narstore.Update) error {
 	}
 }
 
-// gone forgets a path that has left the store. Its entries may have taken the
+// gone forgets a path that has left the store.
+func (x *Index) gone(part nix.HashPart) {
+	x.forget(part)
+	x.kin.remove(part)
+}
+
+// forget forgets where the chunks of a path lie. Their entries may have taken the
 // place of those of relatives that were indexed before it; these are indexed
 // anew when they are wanted.
-func (x *Index) gone(part nix.HashPart) {
-	relatives := x.kin.remove(part)
+func (x *Index) forget(part nix.HashPart) {
 	r, ok := x.records.get(part)
 	if !ok {
 		return
 	}
 	x.records.drop(part)
-	for _, other := range relatives {
+	for _, other := range x.kin.familyOf(part) {
 		if o, ok := x.records.get(other.part); ok && o.complete && o.indexed <= r.indexed {
 			o.complete = false
 			x.records.put(other.part, o)

@@ -46,27 +46,32 @@ func (k *kin) add(info *narstore.PathInfo) {
 	k.families[family] = append(k.families[family], member{part: part, name: name, size: info.NARSize})
 }
 
-// remove removes a path and returns those that are left of its family.
-func (k *kin) remove(part nix.HashPart) []member {
+func (k *kin) remove(part nix.HashPart) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Clone(k.take(part))
+	k.take(part)
 }
 
-// take is remove; mu is held, and what it returns is not to be kept.
-func (k *kin) take(part nix.HashPart) []member {
+// take is remove; mu is held.
+func (k *kin) take(part nix.HashPart) {
 	family, known := k.family[part]
 	if !known {
-		return nil
+		return
 	}
 	delete(k.family, part)
 	left := slices.DeleteFunc(k.families[family], func(m member) bool { return m.part == part })
 	if len(left) == 0 {
 		delete(k.families, family)
-		return nil
+	} else {
+		k.families[family] = left
 	}
-	k.families[family] = left
-	return left
+}
+
+// familyOf returns the paths of a path's family.
+func (k *kin) familyOf(part nix.HashPart) []member {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return slices.Clone(k.families[k.family[part]])
 }
 
 func (k *kin) has(part nix.HashPart) bool {

@@ -223,7 +223,7 @@ func (s *Session) giveUp(ctx context.Context, part nix.HashPart, wrong int, err 
 	forget := s.wrong[part] >= maxWrong
 	s.mu.Unlock()
 	if forget {
-		s.index.records.drop(part)
+		s.index.forget(part)
 	}
 }
 
