@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func (n *Nix) Build(d *Daemon, file string, options ...string) (nix.StorePath, e
 		"--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", store, "/nix", "--die-with-parent",
 		"nix-build", "--no-out-link", file,
 	}
-	cmd := n.cfg.Host.Command(n.lab.Context(), "bwrap", append(args, options...)...)
+	cmd := n.cfg.Host.Command(n.lab.Within(cmp.Or(n.cfg.BuildTime, Patience)), "bwrap", append(args, options...)...)
 	// The last of each name counts.
 	cmd.Env = append(slices.Clone(n.env), "NIX_REMOTE=local", "NIX_STATE_DIR=/nix/var/nix", "PATH="+n.lab.bin+":"+os.Getenv("PATH"))
 	if d != nil {

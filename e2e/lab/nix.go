@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
@@ -31,6 +32,8 @@ type NixConfig struct {
 	TrustedKeys []string
 	// Hook is the program that Nix runs after each build, see Build.
 	Hook string
+	// BuildTime bounds a Build; 0 means Patience.
+	BuildTime time.Duration
 	// Host is where Nix runs; nil means on this machine's loopback.
 	Host *Host
 	// Bin is the folder of Nix's programs, as of a Version; "" means those of
