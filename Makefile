@@ -12,7 +12,7 @@ BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := bubblewrap gcc iproute2 nftables nix-bin
+DEBIAN_PACKAGES := bubblewrap g++ gcc iproute2 nftables nix-bin
 
 # What the benchmarks compare with, and measure by.
 BENCH_PACKAGES := aria2 curl iperf3 nginx-light python3-libtorrent wrk xz-utils
