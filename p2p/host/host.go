@@ -147,7 +147,7 @@ func New(cfg *Config) (host.Host, error) {
 		// TLS carries twice what Noise does with AES in hardware.
 		libp2p.Security(tls.ID, tls.New),
 		libp2p.Security(noise.ID, noise.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Muxer(yamux.ID, newMuxer()),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionGater(&gater{isMember: cfg.Member, lanOnly: cfg.LANOnly}),
