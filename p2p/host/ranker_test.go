@@ -1,0 +1,45 @@
+package host
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+func TestDialsAreRanked(t *testing.T) {
+	const (
+		lanTCP  = "/ip4/192.168.1.2/tcp/1"
+		lanQUIC = "/ip4/192.168.1.2/udp/1/quic-v1"
+		tcp     = "/ip4/11.0.0.1/tcp/1"
+		tcp6    = "/ip6/2a00::1/tcp/1"
+		quic    = "/ip4/11.0.0.1/udp/1/quic-v1"
+		relay   = "/ip4/11.0.0.9/udp/1/quic-v1/p2p/12D3KooWM3qHRfmN3PYRVnhFYWhb72iemow2fxVzAvhSNh5Xz7XA/p2p-circuit"
+	)
+	tests := []struct {
+		name    string
+		private bool
+		want    map[string]time.Duration
+	}{
+		{"local network", false, map[string]time.Duration{lanTCP: 0, lanQUIC: lanQUICDelay}},
+		{"private network", true, map[string]time.Duration{tcp6: 0, tcp: farIP4Delay, quic: farQUICDelay, relay: 500 * time.Millisecond}},
+		{"only a relay", true, map[string]time.Duration{relay: 0}},
+		{"public network", false, map[string]time.Duration{quic: 0, tcp: 250 * time.Millisecond}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var addrs []ma.Multiaddr
+			for addr := range tt.want {
+				addrs = append(addrs, ma.StringCast(addr))
+			}
+			got := make(map[string]time.Duration)
+			for _, dial := range dialRanker(tt.private)(addrs) {
+				got[dial.Addr.String()] = dial.Delay
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("delays (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
