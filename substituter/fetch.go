@@ -87,7 +87,7 @@ type fetch struct {
 }
 
 func (s *Server) newFetch(p *fetchPlan, gate *verify.Gate, r *report) *fetch {
-	r.plan(p)
+	r.plan(p, gate.Digest().Offset())
 	s.plans.decided(p)
 	if p.Reason == plan.NotWorthSearch {
 		s.peers.Dismiss(gate.Digest().Target().Hash)
@@ -189,7 +189,7 @@ func (f *fetch) take(ctx context.Context, p piece) error {
 	old := min(int64(len(p.data)), f.offset()-p.offset)
 	f.waste(r.entry, int(old))
 	if fresh := p.data[old:]; len(fresh) > 0 {
-		f.credit(r, len(fresh))
+		f.credit(r, len(fresh), without(p.parts, old))
 		if _, err := f.gate.Write(fresh); err != nil {
 			f.report.stop(r.entry, endOf(err), err)
 			return err
@@ -202,13 +202,14 @@ func (f *fetch) take(ctx context.Context, p piece) error {
 	return nil
 }
 
-// credit notes that bytes come from a source.
-func (f *fetch) credit(r *runner, n int) {
+// credit notes that n bytes come from a source, and whom it has them from.
+func (f *fetch) credit(r *runner, n int, parts []Source) {
 	k := r.entry.kind()
 	local := f.local(r, n)
 	f.s.counters.bytes.count(k.String(), n-local)
 	f.s.counters.bytes.count(reused, local)
-	f.report.got(r.entry, n)
+	f.s.measure(k, parts)
+	f.report.got(r.entry, parts)
 	if k == fromPeers {
 		f.gate.Digest().MarkPeers()
 	}

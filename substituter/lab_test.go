@@ -457,6 +457,7 @@ type transfer struct {
 	done   <-chan struct{}
 	offset int64
 	given  atomic.Int64
+	taken  int64
 }
 
 var _ substituter.Reuser = (*transfer)(nil)
@@ -496,6 +497,16 @@ func (x *transfer) Earned() bool { return x.earned || x.earnsAt > 0 && x.offset 
 
 func (x *transfer) Sources() []substituter.Source {
 	return []substituter.Source{{Peer: "neighbour", Bytes: x.given.Load()}}
+}
+
+// Handed names two peers, the second for what came since the last call.
+func (x *transfer) Handed() []substituter.Source {
+	n := x.given.Load() - x.taken
+	x.taken += n
+	if x.taken == n && n > 1 {
+		return []substituter.Source{{Peer: "first", Bytes: 1, Via: "lan"}, {Peer: "neighbour", Bytes: n - 1}}
+	}
+	return []substituter.Source{{Peer: "neighbour", Bytes: n}}
 }
 
 func (x *transfer) Verdict(ok bool) {

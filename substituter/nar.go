@@ -56,6 +56,7 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 	rec, err := s.naming(r.Context(), part, hash)
 	if err != nil {
 		s.counters.nars.add(resultAbsent)
+		s.asked("nar", part, nil, resultAbsent)
 		notFound(w)
 		return
 	}
@@ -78,6 +79,7 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 		s.peers.Dismiss(hash)
 	}
 	s.counters.nars.add(result)
+	s.asked("nar", part, rec.record, result)
 	switch {
 	case result == resultServed:
 	case resp.begun:

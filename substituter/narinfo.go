@@ -41,15 +41,18 @@ func (s *Server) serveNarinfo(w http.ResponseWriter, r *http.Request, name strin
 	switch {
 	case errors.Is(err, narstore.ErrNotFound):
 		s.counters.narinfos.add(resultAbsent)
+		s.asked("narinfo", part, nil, resultAbsent)
 		notFound(w)
 		return
 	case err != nil:
 		s.counters.narinfos.add(resultUnknown)
+		s.asked("narinfo", part, nil, resultUnknown)
 		s.log.Debug("not known whether there is a narinfo", zap.Stringer("hashPart", part), zap.Error(err))
 		notFound(w)
 		return
 	}
 	s.counters.narinfos.add(resultFound)
+	s.asked("narinfo", part, rec.record, resultFound)
 	s.given(rec, r.Method)
 	rec.write(w, r.Method)
 }

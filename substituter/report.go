@@ -1,7 +1,9 @@
 package substituter
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/plan"
@@ -31,18 +34,22 @@ const (
 // reports remembers how NARs were fetched: of each NAR the last fetch.
 type reports struct {
 	bucket Bucket // nil: a restart forgets them
+	events *events.Hub
 	log    *zap.Logger
 
 	mu  sync.Mutex
 	lru *simplelru.LRU[nix.NARHash, *report]
+	// running are those under way, and begun counts all since the start.
+	running map[*report]struct{}
+	begun   uint64
 }
 
-func newReports(bucket Bucket, log *zap.Logger) *reports {
+func newReports(bucket Bucket, hub *events.Hub, log *zap.Logger) *reports {
 	lru, err := simplelru.NewLRU[nix.NARHash, *report](maxReports, nil)
 	if err != nil {
 		panic("substituter: " + err.Error()) // the size is a positive constant
 	}
-	return &reports{bucket: bucket, log: log, lru: lru}
+	return &reports{bucket: bucket, events: hub, log: log, lru: lru, running: make(map[*report]struct{})}
 }
 
 // begin begins the report of a fetch.
@@ -53,15 +60,40 @@ func (r *reports) begin(rec *record, offset int64) *report {
 		Offset: offset, Started: now, Result: explain.Running,
 	}}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.begun++
+	p.id = r.begun
 	r.lru.Add(rec.info.NARHash, p)
+	r.running[p] = struct{}{}
+	r.mu.Unlock()
+	r.publish(p.snapshot())
 	return p
+}
+
+func (r *reports) publish(fetch *explain.Fetch) {
+	r.events.Publish(events.Event{Kind: events.KindFetch, Fetch: fetch})
+}
+
+// flights returns the fetches under way, the oldest first.
+func (r *reports) flights() []explain.Flight {
+	r.mu.Lock()
+	running := slices.Collect(maps.Keys(r.running))
+	r.mu.Unlock()
+	slices.SortFunc(running, func(a, b *report) int { return cmp.Compare(a.id, b.id) })
+	flights := make([]explain.Flight, len(running))
+	for i, p := range running {
+		flights[i] = p.flight()
+	}
+	return flights
 }
 
 // end completes a report, keeps it and logs it.
 func (r *reports) end(hash nix.NARHash, p *report, result explain.Result, err error) {
 	p.end(result, err)
+	r.mu.Lock()
+	delete(r.running, p)
+	r.mu.Unlock()
 	fetch := p.snapshot()
+	r.publish(fetch)
 	r.log.Debug("nar fetched", zap.String("storePath", fetch.StorePath), zap.String("result", string(result)),
 		zap.Float64("seconds", fetch.Seconds), zap.String("order", fetch.Order), zap.Any("sources", fetch.Sources), zap.Error(err))
 	if r.bucket == nil {
@@ -102,9 +134,11 @@ func (r *reports) last(hash nix.NARHash) *explain.Fetch {
 // report is written while the NAR is fetched.
 type report struct {
 	begun time.Time
+	id    uint64
 
 	mu    sync.Mutex
 	fetch explain.Fetch
+	cells cells
 }
 
 // snapshot returns the report as it stands.
@@ -147,10 +181,11 @@ func problem(err error) string {
 	return text
 }
 
-// plan notes in which order sources are to start, and why.
-func (p *report) plan(f *fetchPlan) {
+// plan notes in which order sources are to start from an offset on, and why.
+func (p *report) plan(f *fetchPlan, offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.cells = newCells(p.fetch.NARSize, offset)
 	p.fetch.Order = orders[f.Reason]
 	p.fetch.Excluded = nil
 	for _, name := range f.excluded.kinds.strings() {
@@ -244,13 +279,17 @@ func (p *report) wasted(e *entry, n int) {
 	p.source(e).Wasted += int64(n)
 }
 
-// got notes bytes of a source that were of use.
-func (p *report) got(e *entry, n int) {
+// got notes bytes of a source that were of use, in their order.
+func (p *report) got(e *entry, parts []Source) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.source(e).Bytes += int64(n)
-	if a := p.attempt(e); a != nil {
-		a.Bytes += int64(n)
+	s, a := p.source(e), p.attempt(e)
+	for _, part := range parts {
+		s.Bytes += part.Bytes
+		if a != nil {
+			a.Bytes += part.Bytes
+		}
+		p.cells.add(giverOf(e, part), part.Bytes)
 	}
 }
 

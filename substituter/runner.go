@@ -58,6 +58,7 @@ type piece struct {
 	stream *stream
 	buffer *[pieceSize]byte // nil if there is none
 	data   []byte
+	parts  []Source // whom data came from
 	offset int64
 	waited time.Duration
 	err    error
@@ -113,7 +114,7 @@ func (r *runner) deliver(ctx context.Context, released <-chan struct{}) {
 		n, p.err = p.stream.read(p.buffer[:min(pieceSize, size-p.offset)])
 		p.waited = time.Since(begin)
 		r.waiting.Store(0)
-		p.data = p.buffer[:n]
+		p.data, p.parts = p.buffer[:n], p.stream.origins.next(n)
 		p.offset += int64(n)
 		if !r.send(p) {
 			r.wasted(r.entry, n)

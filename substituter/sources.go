@@ -199,19 +199,21 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 		return nil, err
 	}
 	if target.Size <= smallNAR || t.Earned() {
-		return &stream{body: t, transfer: t, reuser: reuserOf(t), cancel: cancel}, nil
+		return &stream{body: t, transfer: t, origins: origins{handed: t.Handed}, reuser: reuserOf(t), cancel: cancel}, nil
 	}
 	blameless := !digest.FromPeers()
 	file, err := src.spool.fill(t, digest, t.Earned)
 	if err == nil && digest.Offset() < target.Size { // it has been earned
-		return &stream{body: &spooledBody{file, t}, transfer: t, reuser: reuserOf(t), cancel: cancel}, nil
+		return &stream{
+			body: &spooledBody{file, t}, transfer: t, origins: origins{handed: t.Handed}, reuser: reuserOf(t), cancel: cancel,
+		}, nil
 	}
 	defer cancel()
 	defer t.Close()
 	switch {
 	case err == nil:
 		t.Verdict(true)
-		return &stream{body: file, sources: t.Sources(), reuser: reuserOf(t)}, nil
+		return &stream{body: file, sources: t.Sources(), origins: origins{queue: t.Handed()}, reuser: reuserOf(t)}, nil
 	case errors.Is(err, verify.ErrMismatch) && blameless:
 		t.Verdict(false)
 	}

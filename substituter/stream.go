@@ -18,6 +18,7 @@ type stream struct {
 	// sources are the peers that the bytes came from, where that is known from
 	// the beginning.
 	sources []Source
+	origins origins
 	// reuser says what of the bytes came out of the local store. It may be nil.
 	reuser Reuser
 	// again is how many bytes before the offset had to come once more, as they do

@@ -33,6 +33,8 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/internal/events"
+	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -101,6 +103,9 @@ type Transfer interface {
 	Verdict(ok bool)
 	// Sources says which peers the bytes came from.
 	Sources() []Source
+	// Handed says whom the bytes came from that were read since the last call, in
+	// their order. Those out of the local store have no peer, and Via is "store".
+	Handed() []Source
 }
 
 // Source is one peer's part in a transfer.
@@ -173,6 +178,10 @@ type Deps struct {
 	// Shared returns nil if peers may have a path of the local store, or else the
 	// reason why not, for the owner. Nil means that nothing is shared.
 	Shared func(context.Context, nix.StorePath) error
+	// Events hears of requests and fetches, and Meter of the bytes that come;
+	// either may be nil.
+	Events *events.Hub
+	Meter  *meter.Meter
 	// Metrics is nil where none are wanted.
 	Metrics prometheus.Registerer
 	// Memory is what small NARs are held in until they are verified; nil means
@@ -214,6 +223,8 @@ type Server struct {
 	tasks     *tasks
 	counters  *counters
 	plans     *planMetrics
+	events    *events.Hub
+	meter     *meter.Meter
 }
 
 // New checks cfg and returns a server. It starts nothing.
@@ -240,6 +251,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		tasks:     newTasks(),
 		counters:  newCounters(),
 		plans:     newPlanMetrics(),
+		events:    deps.Events,
+		meter:     deps.Meter,
 	}
 	s.Priority = orDefault(cfg.Priority, defaultPriority)
 	s.Deadline = orDefault(cfg.Deadline, defaultDeadline)
@@ -255,7 +268,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.ahead = newPrefetcher(s)
 	s.records = newRecordCache(deps.Records, s.believe, orDefault(cfg.MaxRecords, defaultMaxRecords), s.log)
-	s.reports = newReports(deps.Fetches, s.log)
+	s.reports = newReports(deps.Fetches, deps.Events, s.log)
 	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
 		for _, c := range append(s.plans.all(), s.counters, s.traffic) {

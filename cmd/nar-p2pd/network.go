@@ -181,8 +181,12 @@ func (p peers) Open(ctx context.Context, want substituter.Want) (substituter.Tra
 type transfer struct{ *swarm.Transfer }
 
 // Sources implements substituter.Transfer.
-func (t transfer) Sources() []substituter.Source {
-	sources := t.Transfer.Sources()
+func (t transfer) Sources() []substituter.Source { return sources(t.Transfer.Sources()) }
+
+// Handed implements substituter.Transfer.
+func (t transfer) Handed() []substituter.Source { return sources(t.Transfer.Handed()) }
+
+func sources(sources []swarm.Source) []substituter.Source {
 	converted := make([]substituter.Source, len(sources))
 	for i, s := range sources {
 		converted[i] = substituter.Source(s)

@@ -34,8 +34,9 @@ type Source struct {
 	Via string
 }
 
-// The ways that bytes take.
+// The ways that bytes take. ViaStore is none: they were in this machine's store.
 const (
+	ViaStore  = "store"
 	ViaLAN    = "lan"
 	ViaDirect = "direct"
 	ViaRelay  = "relay"

@@ -33,6 +33,8 @@ type slot struct {
 	use budget.Use
 	// asks are those who may still send it.
 	asks []ask
+	// from is its sender, where it is a peer.
+	from peer.ID
 	// origin is who data is from; while there is none, fromStore says that it is to
 	// be taken from this machine's store, and nobody is to be asked.
 	origin origin
@@ -91,6 +93,8 @@ type tally struct {
 	sources map[peer.ID]int64
 	// via is the way that those of a sender took, the last one if they were several.
 	via map[peer.ID]string
+	// handed is whom those came from that were read, in their order.
+	handed handed
 	// verified is their sum; wasted came and were of no use.
 	verified, wasted int64
 	// taken are from this machine's store; passed is what of each origin has been
@@ -182,7 +186,7 @@ func (w *window) deliver(worker *worker, it item, data []byte) {
 		return
 	}
 	s := &w.slots[i]
-	s.data, s.use, s.origin = data, it.use, fromPeer
+	s.data, s.use, s.origin, s.from = data, it.use, fromPeer, worker.id
 	s.asks = without(s.asks, worker)
 	w.asked -= it.room
 	w.held += it.room
@@ -265,6 +269,7 @@ func (w *window) readHead(p []byte) (n int) {
 		copied := copy(p[n:], s.data[max(w.read-c.Offset, 0):])
 		n += copied
 		w.tally.passed[s.origin] += int64(copied)
+		w.tally.handed.add(s, int64(copied))
 		w.read += int64(copied)
 		if w.read < c.Offset+int64(c.Length) {
 			break

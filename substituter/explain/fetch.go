@@ -129,6 +129,36 @@ type Part struct {
 	Via string `json:"via,omitempty"`
 }
 
+// Flight is a fetch under way, with who gave which part of the NAR.
+type Flight struct {
+	Fetch
+	// ID tells flights of one run of the node apart.
+	ID uint64 `json:"id"`
+	// Done is up to where the NAR has come, in bytes.
+	Done int64 `json:"done"`
+	// Givers are those that bytes came from so far.
+	Givers []Giver `json:"givers"`
+	// CellBytes is the size of the cells into which the NAR is divided, in bytes.
+	// Cells are those that have come, from the first on: of each the number of the
+	// giver of its last byte, or -1 for one before the offset.
+	CellBytes int64 `json:"cellBytes"`
+	Cells     []int `json:"cells"`
+}
+
+// Giver is a source that bytes came from: the local store, an upstream, or a
+// peer.
+type Giver struct {
+	Kind Kind `json:"kind"`
+	// Name is an upstream's address or a peer's ID.
+	Name string `json:"name,omitempty"`
+	// Via is the way that bytes of peers took: "lan", "direct" or "relay"; or
+	// "store" for those that peers need not send, since they lie in other paths of
+	// the local store.
+	Via string `json:"via,omitempty"`
+	// Bytes are those that were of use.
+	Bytes int64 `json:"bytes"`
+}
+
 // Attempt is one attempt at a source.
 type Attempt struct {
 	Start float64 `json:"start"`

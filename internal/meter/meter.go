@@ -1,7 +1,7 @@
-// Package traffic counts the bytes of NARs by where they came from, and those
+// Package meter counts the bytes of NARs by where they came from, and those
 // sent to peers: by day, which is kept on the disk, and by minute and second of
 // late, which is not.
-package traffic
+package meter
 
 import (
 	"context"
@@ -25,8 +25,10 @@ const (
 // Amounts are bytes: of NARs given to Nix, uncompressed, by their source, and of
 // what peers were sent, as it travelled.
 type Amounts struct {
-	// Store is the local store, LAN peers on the local network, Peer all others.
+	// Store is the local store, LAN peers on the local network, Peer all others,
+	// and Reuse parts of other paths of the local store, which peers need not send.
 	Store    int64 `json:"store"`
+	Reuse    int64 `json:"reuse"`
 	LAN      int64 `json:"lan"`
 	Peer     int64 `json:"peer"`
 	Upstream int64 `json:"upstream"`
@@ -34,14 +36,17 @@ type Amounts struct {
 }
 
 // Fetched is what Nix was given.
-func (a Amounts) Fetched() int64 { return a.Store + a.LAN + a.Peer + a.Upstream }
+func (a Amounts) Fetched() int64 { return a.Store + a.Reuse + a.LAN + a.Peer + a.Upstream }
 
 // Saved is what of that no upstream had to send.
 func (a Amounts) Saved() int64 { return a.Fetched() - a.Upstream }
 
 // Plus is the sum of both.
 func (a Amounts) Plus(b Amounts) Amounts {
-	return Amounts{a.Store + b.Store, a.LAN + b.LAN, a.Peer + b.Peer, a.Upstream + b.Upstream, a.Served + b.Served}
+	return Amounts{
+		Store: a.Store + b.Store, Reuse: a.Reuse + b.Reuse, LAN: a.LAN + b.LAN, Peer: a.Peer + b.Peer,
+		Upstream: a.Upstream + b.Upstream, Served: a.Served + b.Served,
+	}
 }
 
 // Day is the amounts of one day.
@@ -79,7 +84,7 @@ type Meter struct {
 // New returns a meter that goes on with what bucket holds of today.
 func New(bucket Bucket, log *zap.Logger) *Meter {
 	m := &Meter{
-		bucket: bucket, log: log.Named("traffic"),
+		bucket: bucket, log: log.Named("meter"),
 		seconds: newSeries(time.Second, 15*60), minutes: newSeries(time.Minute, 24*60),
 	}
 	m.begin(time.Now().Format(dayFormat))
@@ -190,7 +195,7 @@ func (m *Meter) Days(ctx context.Context, n int) ([]Day, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("traffic: %w", err)
+		return nil, fmt.Errorf("meter: %w", err)
 	}
 	days = append(days, m.today)
 	return days[max(len(days)-n, 0):], nil

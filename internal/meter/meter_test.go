@@ -1,4 +1,4 @@
-package traffic_test
+package meter_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap/zaptest"
 
-	"github.com/nar-p2p/nar-p2p/internal/traffic"
+	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 )
 
@@ -26,7 +26,7 @@ func bucket(t *testing.T) *state.Bucket {
 	return db.Bucket("traffic")
 }
 
-func days(t *testing.T, m *traffic.Meter, n int) []traffic.Day {
+func days(t *testing.T, m *meter.Meter, n int) []meter.Day {
 	t.Helper()
 	got, err := m.Days(t.Context(), n)
 	if err != nil {
@@ -37,21 +37,21 @@ func days(t *testing.T, m *traffic.Meter, n int) []traffic.Day {
 
 func TestADayOutlivesARestart(t *testing.T) {
 	b := bucket(t)
-	first := traffic.New(b, zaptest.NewLogger(t))
+	first := meter.New(b, zaptest.NewLogger(t))
 	first.ServedFrom(func() int64 { return 7 })
-	first.Add(traffic.Amounts{Peer: 10, Upstream: 1})
-	first.Add(traffic.Amounts{LAN: 5, Store: 2})
+	first.Add(meter.Amounts{Peer: 10, Upstream: 1})
+	first.Add(meter.Amounts{LAN: 5, Store: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := first.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 
-	second := traffic.New(b, zaptest.NewLogger(t))
+	second := meter.New(b, zaptest.NewLogger(t))
 	second.ServedFrom(func() int64 { return 3 })
-	second.Add(traffic.Amounts{Peer: 1})
+	second.Add(meter.Amounts{Peer: 1})
 	got := days(t, second, 10)
-	want := traffic.Amounts{Store: 2, LAN: 5, Peer: 11, Upstream: 1, Served: 10}
+	want := meter.Amounts{Store: 2, LAN: 5, Peer: 11, Upstream: 1, Served: 10}
 	if last := got[len(got)-1].Amounts; last != want {
 		t.Errorf("today is %+v, want %+v", last, want)
 	}
@@ -91,12 +91,12 @@ func (m memory) Each(_ context.Context, f func(key, value []byte) error) error {
 
 func TestEachDayHasItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // which begins at midnight in 2000
-		m := traffic.New(memory{"2000": []byte("{}"), "1999-12-30": []byte("broken")}, zaptest.NewLogger(t))
-		m.Add(traffic.Amounts{Peer: 1})
+		m := meter.New(memory{"2000": []byte("{}"), "1999-12-30": []byte("broken")}, zaptest.NewLogger(t))
+		m.Add(meter.Amounts{Peer: 1})
 		time.Sleep(24 * time.Hour)
-		m.Add(traffic.Amounts{Peer: 2})
+		m.Add(meter.Amounts{Peer: 2})
 		time.Sleep(48 * time.Hour)
-		m.Add(traffic.Amounts{Peer: 3})
+		m.Add(meter.Amounts{Peer: 3})
 		all := days(t, m, 10)
 		var got []int64
 		for _, d := range all {
@@ -113,25 +113,25 @@ func TestEachDayHasItsOwn(t *testing.T) {
 
 func TestWhatCameOfLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := traffic.New(memory{}, zaptest.NewLogger(t))
-		m.Add(traffic.Amounts{Peer: 1})
+		m := meter.New(memory{}, zaptest.NewLogger(t))
+		m.Add(meter.Amounts{Peer: 1})
 		time.Sleep(2 * time.Second)
-		m.Add(traffic.Amounts{LAN: 2})
-		m.Add(traffic.Amounts{LAN: 2})
+		m.Add(meter.Amounts{LAN: 2})
+		m.Add(meter.Amounts{LAN: 2})
 		start := time.Now().Add(-2 * time.Second)
 		got := m.Since(start)
-		want := traffic.Series{Start: start.Unix(), Step: 1, Amounts: []traffic.Amounts{{Peer: 1}, {}, {LAN: 4}}}
+		want := meter.Series{Start: start.Unix(), Step: 1, Amounts: []meter.Amounts{{Peer: 1}, {}, {LAN: 4}}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("Since() (-want +got):\n%s", diff)
 		}
 		lately := m.Lately()
-		if n := len(lately.Minutes.Amounts); n != 24*60 || lately.Minutes.Amounts[n-1] != (traffic.Amounts{Peer: 1, LAN: 4}) {
+		if n := len(lately.Minutes.Amounts); n != 24*60 || lately.Minutes.Amounts[n-1] != (meter.Amounts{Peer: 1, LAN: 4}) {
 			t.Errorf("the last of %d minutes is %+v", n, lately.Minutes.Amounts[n-1])
 		}
 		// After a long silence nothing is left of what lay in the ring.
 		time.Sleep(time.Hour)
 		for _, a := range m.Since(time.Now().Add(-2 * time.Hour)).Amounts {
-			if a != (traffic.Amounts{}) {
+			if a != (meter.Amounts{}) {
 				t.Errorf("an hour later there is still %+v", a)
 			}
 		}
@@ -141,7 +141,7 @@ func TestWhatCameOfLate(t *testing.T) {
 func TestWhatPeersGetIsCountedWhenAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		served := int64(0)
-		m := traffic.New(memory{}, zaptest.NewLogger(t))
+		m := meter.New(memory{}, zaptest.NewLogger(t))
 		m.ServedFrom(func() int64 { return served })
 		served = 100
 		if got := days(t, m, 1)[0].Served; got != 100 {
