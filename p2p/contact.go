@@ -16,9 +16,9 @@ import (
 // What the owner does with single peers.
 
 var (
-	// ErrBanned says that the peer is banned, ErrNotMember that the allow-list does
-	// not name it.
-	ErrBanned    = errors.New("the peer is banned")
+	// ErrBanned says that the peer is banned.
+	ErrBanned = errors.New("the peer is banned")
+	// ErrNotMember says that there is an allow-list, and that the peer is not on it.
 	ErrNotMember = errors.New("the allow-list of this network does not name the peer")
 	// errSelf says that a node was to deal with itself.
 	errSelf = errors.New("that is this node")
