@@ -44,7 +44,8 @@ func newFetch(o *options) *cobra.Command {
 			"against the record's NAR hash and size. FILE or DIR appears only once they are\n" +
 			"right; with -o - the bytes go to standard output as they come, and the exit code\n" +
 			"tells.",
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			part, err := to.check(args[0], o.json)
 			if err != nil {

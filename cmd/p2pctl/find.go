@@ -31,7 +31,8 @@ func newFind(o *options) *cobra.Command {
 			"the CID of one.\n\n" +
 			"The CID that is printed can be looked up by every IPFS tool, such as:\n" +
 			"ipfs routing findprovs CID",
-		Args: usage(cobra.MinimumNArgs(1)),
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if timeout <= 0 {
 				return usageError{fmt.Errorf("--timeout %v: is not above 0", timeout)}

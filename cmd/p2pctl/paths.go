@@ -16,9 +16,10 @@ func pathsCommand(o *options, use, short, done string,
 	do func(*control.Client, context.Context, []nix.StorePath) ([]control.PathResult, error),
 ) *cobra.Command {
 	return &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  usage(cobra.MinimumNArgs(1)),
+		Use:               use,
+		Short:             short,
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := parsePaths(args)
 			if err != nil {

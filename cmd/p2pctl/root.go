@@ -48,6 +48,7 @@ func newRoot() *cobra.Command {
 		newStatus(o), newDoctor(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newFetch(o),
 		newUpgradePlan(o), newSign(o), newKey(o), newNetwork(o), newConfig(o), newVersion(o),
 	)
+	root.AddCommand(newGenerate(root))
 	return root
 }
 

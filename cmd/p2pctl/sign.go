@@ -68,7 +68,8 @@ func newSign(o *options) *cobra.Command {
 			"nothing if the files of one are not those that Nix has registered. nar-p2pd\n" +
 			"checks the signatures, keeps them in its own state, and shares the paths if the\n" +
 			"key is one of share.public_keys.",
-		Args: usage(cobra.MinimumNArgs(1)),
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := parsePaths(args)
 			if err != nil {

@@ -45,7 +45,8 @@ func newUpgradePlan(o *options) *cobra.Command {
 			"reads paths from standard input, one to a line, such as those of a closure.\n\n" +
 			"It asks for the records of all that is missing, and peers for manifests, and\n" +
 			"fetches no NAR. Upstreams have no manifests: what no peer has counts in full.",
-		Args: usage(cobra.MinimumNArgs(1)),
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := readPaths(cmd.InOrStdin(), args)
 			if err != nil {
