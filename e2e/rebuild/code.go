@@ -32,7 +32,7 @@ func (f *file) printf(format string, args ...any) { fmt.Fprintf(f, format, args.
 func (p *pkg) sources() map[string]string {
 	sources := make(map[string]string)
 	n := max(1, (p.code+bytesPerFile/2)/bytesPerFile)
-	if p.kind == cxxLibrary {
+	if p.cxx() {
 		n = max(1, n/2)
 	}
 	r := p.random("stems")
@@ -40,7 +40,7 @@ func (p *pkg) sources() map[string]string {
 		stem := fmt.Sprintf("%s%d", choose(r, nouns), i)
 		f := p.newFile(stem, i)
 		sources[stem+".c"] = f.write()
-		p.api = append(p.api, interfaced{stem, f.exported()})
+		p.units = append(p.units, unit{stem, f.exported()})
 	}
 	return sources
 }
@@ -70,7 +70,6 @@ func (f *file) write() string {
 	for i := range 2 + r.IntN(3) {
 		f.table(i)
 	}
-	f.printf("#define NAMES %q\n", "share/"+f.p.name+"/"+f.stem+".names")
 	for i := range functionsPerFile {
 		f.function(i)
 	}
@@ -222,7 +221,7 @@ func (b *body) describe() {
 		b.line("\treturn %q;", choose(b.r, adjectives)+" "+choose(b.r, nouns)+" in "+choose(b.r, nouns))
 	}
 	b.line("}")
-	b.line("return NAMES;")
+	b.line("return %q;", "unknown "+choose(b.r, nouns))
 }
 
 // exported returns what the package's header shall declare.

@@ -21,9 +21,9 @@ func (p *pkg) headers() map[string]string {
 	for _, library := range p.libraries {
 		fmt.Fprintf(&b, "#include <%s/%s.h>\n", library.prefix(), library.prefix())
 	}
-	for _, i := range p.api {
-		fmt.Fprintf(&b, "#include <%s/%s.h>\n", p.prefix(), i.stem)
-		headers[i.stem] = p.guarded(i.stem, p.declarations(i.functions, sentences))
+	for _, u := range p.units {
+		fmt.Fprintf(&b, "#include <%s/%s.h>\n", p.prefix(), u.stem)
+		headers[u.stem] = p.guarded(u.stem, p.declarations(u.exported, sentences))
 	}
 	fmt.Fprintf(&b, "\n/* %s */\nconst char *%s_datadir(void);\nconst char *%s_version(void);\n", sentence(r), p.prefix(), p.prefix())
 	headers[p.prefix()] = p.guarded(p.prefix(), b.String())

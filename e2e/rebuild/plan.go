@@ -35,20 +35,20 @@ type pkg struct {
 	seed uint64
 	// changed says what this package has seen.
 	changed Change
-	// api is what a file exports, by its stem.
-	api []interfaced
+	// units are the files of C, once these are written.
+	units []unit
 }
 
-// interfaced is a file of C and what others may call of it.
-type interfaced struct {
-	stem      string
-	functions []function
+// unit is a file of C and what others may call of it.
+type unit struct {
+	stem     string
+	exported []function
 }
 
 // exported returns what others may call.
 func (p *pkg) exported() (functions []function) {
-	for _, i := range p.api {
-		functions = append(functions, i.functions...)
+	for _, u := range p.units {
+		functions = append(functions, u.exported...)
 	}
 	return functions
 }
@@ -68,8 +68,6 @@ const (
 	// leafName and shellName are packages that others need in ways of their own.
 	leafName  = "libsolder"
 	shellName = "tersh"
-	// leafCode is the size of the leaf in bytes, that of a zlib.
-	leafCode = 130 << 10
 	// spread is the standard deviation of the logarithm of sizes. That of
 	// cache.nixos.org's NARs is 3, which would take gigabytes to show.
 	spread = 1
@@ -78,7 +76,7 @@ const (
 // plan returns the packages: each stands behind those that it needs. The first
 // is the leaf.
 func plan(cfg Config) []*pkg {
-	leaf := &pkg{name: leafName, version: "1.0", kind: cLibrary, outputs: []string{"dev", "man"}, code: leafCode, prose: 16 << 10}
+	leaf := &pkg{name: leafName, version: "1.0", kind: cLibrary, outputs: []string{"dev", "man"}, code: cfg.MedianCode * 3 / 2, prose: 16 << 10}
 	shell := &pkg{name: shellName, version: "5.2", kind: program, libraries: []*pkg{leaf}, code: cfg.MedianCode * 3, prose: 24 << 10}
 	leaf.shell, shell.shell = shell, shell // The leaf has no scripts.
 	pkgs := []*pkg{leaf, shell}
