@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -53,6 +54,43 @@ func (l *live) alive(ctx context.Context, p peer.ID, patience time.Duration) boo
 		_ = c.Close() // Nobody is there to be told.
 	}
 	return l.host.Network().Connectedness(p) == network.Connected
+}
+
+// A relay that leads to this node is pinged every relayInterval, and once a network
+// has come: others cannot reach the node while it takes a relay for alive that has
+// gone, or that this node's router no longer lets answer. QUIC alone takes half a
+// minute to notice, and TCP longer.
+const (
+	relayInterval = 10 * time.Second
+	relayTimeout  = 5 * time.Second
+)
+
+// watchRelays ends the connections with relays that do not answer, until ctx ends.
+// Another relay is then looked for, or the same one connected with anew.
+func (l *live) watchRelays(ctx context.Context) error {
+	tick := time.NewTicker(relayInterval)
+	defer tick.Stop()
+	for {
+		online := l.online.wait()
+		select {
+		case <-tick.C:
+		case <-online:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var pings sync.WaitGroup
+		for _, relay := range l.outlook.relaying() {
+			for _, c := range l.host.Network().ConnsToPeer(relay) {
+				pings.Go(func() {
+					if !answers(ctx, c, relayTimeout) && ctx.Err() == nil {
+						l.log.Debug("relay has gone", zap.Stringer("peer", relay), zap.Stringer("address", c.RemoteMultiaddr()))
+						_ = c.Close() // Nobody is there to be told.
+					}
+				})
+			}
+		}
+		pings.Wait()
+	}
 }
 
 // answers reports whether the other side of a connection answers a ping. The

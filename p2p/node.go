@@ -191,6 +191,7 @@ func (n *Node) start() (*live, error) {
 		Registerer:     cfg.Registerer,
 		DataRelay:      cfg.DataRelay,
 		RelayMeter:     &l.relayed,
+		Punched:        l.punched,
 	}
 	switch cfg.Profile {
 	case Private:
@@ -276,6 +277,7 @@ func (l *live) run(ctx context.Context) error {
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.judge(ctx) })
 	g.Go(func() error { return l.watchNeighbours(ctx) })
+	g.Go(func() error { return l.watchRelays(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
 	if l.cfg.private() {
 		g.Go(func() error { return l.sendAway(ctx) })

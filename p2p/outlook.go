@@ -14,8 +14,19 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
+	"github.com/nar-p2p/nar-p2p/p2p/routing"
+)
+
+// renewInterval is how often, at most, the connections with relays are renewed
+// because holes could not be punched.
+// They are after renewDelay, when it is known whether NARs go over them instead.
+const (
+	renewInterval = 5 * time.Minute
+	renewDelay    = 2 * time.Second
 )
 
 // settleTime is how long after the start, or after the network has changed, it may
@@ -32,6 +43,9 @@ type outlook struct {
 	probed  []ma.Multiaddr
 	relays  []ma.Multiaddr
 	since   time.Time
+	renewed time.Time
+	// punches and failures count the holes that could be punched and not.
+	punches, failures int64
 }
 
 func (s *outlook) change(f func()) {
@@ -118,6 +132,65 @@ func (s *outlook) confirmed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.probed) > 0
+}
+
+// relaying returns the relays that lead to the node.
+func (s *outlook) relaying() []peer.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return relaysOf(s.relays)
+}
+
+// punched hears how the attempt has ended to punch a hole for a peer.
+func (l *live) punched(p peer.ID, ok bool) {
+	now, renew := time.Now(), false
+	l.outlook.change(func() {
+		if ok {
+			l.outlook.punches++
+			return
+		}
+		l.outlook.failures++
+		if renew = l.outlook.punches > 0 && l.cfg.private() && now.Sub(l.outlook.renewed) >= renewInterval; renew {
+			l.outlook.renewed = now
+		}
+	})
+	if ok {
+		return
+	}
+	if n := l.live.Load(); n != nil { // else it is still being put together
+		n.client.Unpunched(p)
+	}
+	if renew {
+		time.AfterFunc(renewDelay, l.renewRelays)
+	}
+}
+
+// renewRelays connects with relays anew. Where holes could be punched and cannot any
+// more, that may be because the router has got another address: the connections
+// have moved to that without a word, and relays, which may be all there is to tell
+// a node how others see it, do so when a connection is made.
+func (l *live) renewRelays() {
+	for _, relay := range l.outlook.relaying() {
+		if l.carriesNARs(relay) {
+			continue
+		}
+		l.log.Debug("connecting with a relay anew, as a hole could not be punched", zap.Stringer("relay", relay))
+		_ = l.host.Network().ClosePeer(relay) // It may be gone, or the host.
+	}
+}
+
+// carriesNARs reports whether NARs are under way through a relay.
+func (l *live) carriesNARs(relay peer.ID) bool {
+	nar := exchange.Protocols(routing.Prefix(l.cfg.Network))[2]
+	for _, c := range l.host.Network().Conns() {
+		if !slices.Contains(relaysOf([]ma.Multiaddr{c.RemoteMultiaddr()}), relay) || !narhost.IsRelayed(c.RemoteMultiaddr()) {
+			continue
+		}
+		if slices.ContainsFunc(c.GetStreams(), func(st network.Stream) bool { return st.Protocol() == nar }) {
+			return true
+		}
+	}
+	return false
 }
 
 // traverses reports whether the node is one that NATs may stand before.

@@ -49,6 +49,8 @@ type DaemonConfig struct {
 	Allow []string
 	// Anywhere makes it listen on all addresses that its host has or gets.
 	Anywhere bool
+	// Port is the one that it listens on; 0 is any, another one at each start.
+	Port int
 	// StoreRoot is the real root of the Nix store to serve from; Cache a folder
 	// that is a binary cache.
 	StoreRoot, Cache string
@@ -133,12 +135,16 @@ func (c *DaemonConfig) toml(socket string) string {
 	line("[control]\nsocket = %q", socket)
 	line("[substituter]\nlisten = \"127.0.0.1:0\"\nprefetch = %t", !c.NoPrefetch)
 	line("[p2p]")
-	listen := []string{"/ip4/" + addr + "/tcp/0", "/ip4/" + addr + "/udp/0/quic-v1"}
+	var listen []string
+	listenOn := func(ip string) {
+		listen = append(listen, fmt.Sprintf("%s/tcp/%d", ip, c.Port), fmt.Sprintf("%s/udp/%d/quic-v1", ip, c.Port))
+	}
+	listenOn("/ip4/" + addr)
 	if c.Host != nil && c.Host.Addr6 != "" {
-		listen = append(listen, "/ip6/"+c.Host.Addr6+"/tcp/0", "/ip6/"+c.Host.Addr6+"/udp/0/quic-v1")
+		listenOn("/ip6/" + c.Host.Addr6)
 	}
 	if c.Host != nil && c.Host.LAN != "" {
-		listen = append(listen, "/ip4/"+c.Host.LAN+"/tcp/0", "/ip4/"+c.Host.LAN+"/udp/0/quic-v1")
+		listenOn("/ip4/" + c.Host.LAN)
 	}
 	list("listen", listen)
 	if c.Peer != nil {

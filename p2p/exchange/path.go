@@ -41,6 +41,8 @@ const (
 	// Client.Moved.
 	firstPause = 2 * time.Minute
 	lastPause  = time.Hour
+	// firstPauseAgain is for a peer with whom it has worked before.
+	firstPauseAgain = 10 * time.Second
 	// maxUnpunched bounds the peers of whom that is remembered.
 	maxUnpunched = 1_024
 )
@@ -114,6 +116,9 @@ func (c *Client) Pathless(p peer.ID) bool {
 	return rests && c.carrier(p) == nil
 }
 
+// Punching reports whether a direct connection with a peer is waited for.
+func (c *Client) Punching(p peer.ID) bool { return c.unpunched.waitsFor(p) }
+
 // newDataStream opens a stream for a NAR, on a direct connection if one can be had.
 func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
@@ -128,6 +133,7 @@ func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, 
 			return c.newRelayedStream(limited, p, err)
 		}
 	}
+	c.unpunched.succeeded(p)
 	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
 }
 
@@ -140,6 +146,7 @@ func (c *Client) punched(ctx context.Context, p peer.ID) error {
 	c.log.Debug("waiting for a direct connection", zap.Stringer("peer", p))
 	waiting, cancel := context.WithTimeout(ctx, c.cfg.PunchTimeout)
 	defer cancel()
+	defer c.unpunched.await(p, cancel)()
 	if prepared := c.prepared(waiting, p); prepared.After(since) {
 		since = prepared
 	}
@@ -147,7 +154,6 @@ func (c *Client) punched(ctx context.Context, p peer.ID) error {
 		return err
 	}
 	if c.awaitDirect(waiting, p) {
-		c.unpunched.succeeded(p)
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -211,7 +217,8 @@ func (c *Client) awaitDirect(ctx context.Context, p peer.ID) bool {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return false
+			_, direct := c.DirectAddr(p)
+			return direct
 		}
 	}
 }
@@ -255,58 +262,104 @@ func (c *Client) newRelayedStream(ctx context.Context, p peer.ID, reason error) 
 	return st, nil
 }
 
+// Unpunched says that both sides have tried in vain to punch a hole: nobody need
+// wait any longer.
+func (c *Client) Unpunched(p peer.ID) { c.unpunched.giveUp(p) }
+
 // Moved says that this machine is in another network, where holes may be punched
 // that could not be before.
 func (c *Client) Moved() { c.unpunched.forget() }
 
-// unpunched remembers the peers to whom no hole could be punched.
+// unpunched knows the peers to whom no hole has been punched.
 type unpunched struct {
-	mu    sync.Mutex
-	peers *lru.LRU[peer.ID, vain]
+	mu sync.Mutex
+	// peers are those with whom it was tried, awaited what ends the wait for one.
+	peers   *lru.LRU[peer.ID, tried]
+	awaited map[peer.ID][]*context.CancelFunc
 }
 
-// vain says how often and when that was last tried in vain.
-type vain struct {
+// tried says how often that was tried in vain since it last worked, and when last.
+type tried struct {
 	failures int
 	at       time.Time
+	worked   bool
+}
+
+// pause is how long it is not tried again. If it has worked before, it is not the
+// NATs.
+func (t tried) pause() time.Duration {
+	first := firstPause
+	if t.worked {
+		first = firstPauseAgain
+	}
+	return min(first<<min(t.failures-1, 10), lastPause)
 }
 
 func newUnpunched() *unpunched {
-	peers, err := lru.NewLRU[peer.ID, vain](maxUnpunched, nil)
+	peers, err := lru.NewLRU[peer.ID, tried](maxUnpunched, nil)
 	if err != nil {
 		panic("exchange: " + err.Error()) // only for a size that is not positive
 	}
-	return &unpunched{peers: peers}
+	return &unpunched{peers: peers, awaited: make(map[peer.ID][]*context.CancelFunc)}
+}
+
+// await notes that somebody waits for a peer, until done; cancel ends that.
+func (u *unpunched) await(p peer.ID, cancel context.CancelFunc) (done func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.awaited[p] = append(u.awaited[p], &cancel)
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.awaited[p] = slices.DeleteFunc(u.awaited[p], func(c *context.CancelFunc) bool { return c == &cancel })
+		if len(u.awaited[p]) == 0 {
+			delete(u.awaited, p)
+		}
+	}
+}
+
+func (u *unpunched) waitsFor(p peer.ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.awaited[p]) > 0
+}
+
+// giveUp ends all waits for a peer.
+func (u *unpunched) giveUp(p peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, cancel := range u.awaited[p] {
+		(*cancel)()
+	}
 }
 
 // rests reports whether it is too early to try again, and when it was last in vain.
 func (u *unpunched) rests(p peer.ID) (since time.Time, rests bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	v, ok := u.peers.Get(p)
-	if !ok {
+	t, ok := u.peers.Get(p)
+	if !ok || t.failures == 0 {
 		return time.Time{}, false
 	}
-	pause := min(firstPause<<min(v.failures-1, 10), lastPause)
-	return v.at, time.Since(v.at) < pause
+	return t.at, time.Since(t.at) < t.pause()
 }
 
 func (u *unpunched) failed(p peer.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	v, _ := u.peers.Get(p)
+	t, _ := u.peers.Get(p)
 	// Several that waited at once have failed once.
-	if time.Since(v.at) >= punchTimeout {
-		v.failures++
+	if t.failures == 0 || time.Since(t.at) >= firstPauseAgain {
+		t.failures++
 	}
-	v.at = time.Now()
-	u.peers.Add(p, v)
+	t.at = time.Now()
+	u.peers.Add(p, t)
 }
 
 func (u *unpunched) succeeded(p peer.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.peers.Remove(p)
+	u.peers.Add(p, tried{worked: true})
 }
 
 func (u *unpunched) forget() {

@@ -48,7 +48,7 @@ func Announced(listen []ma.Multiaddr) func([]ma.Multiaddr) []ma.Multiaddr {
 
 // Direct leaves out the addresses that lead through a relay.
 func Direct(addrs []ma.Multiaddr) []ma.Multiaddr {
-	return ma.FilterAddrs(addrs, func(addr ma.Multiaddr) bool { return !isRelayed(addr) })
+	return ma.FilterAddrs(addrs, func(addr ma.Multiaddr) bool { return !IsRelayed(addr) })
 }
 
 // WithoutQUIC leaves out the addresses that a pre-shared key cannot protect: QUIC
@@ -64,19 +64,19 @@ func WithoutQUIC(addrs []ma.Multiaddr) (left, dropped []ma.Multiaddr) {
 	return left, dropped
 }
 
-// isRelayed reports whether the address leads through a relay.
-func isRelayed(addr ma.Multiaddr) bool {
+// IsRelayed reports whether the address leads through a relay.
+func IsRelayed(addr ma.Multiaddr) bool {
 	_, err := addr.ValueForProtocol(ma.P_CIRCUIT)
 	return err == nil
 }
 
 // IsDirect reports whether the address leads to the peer itself and not through
 // a relay.
-func IsDirect(addr ma.Multiaddr) bool { return len(addr) > 0 && !isRelayed(addr) }
+func IsDirect(addr ma.Multiaddr) bool { return len(addr) > 0 && !IsRelayed(addr) }
 
 // directIP returns the address's IP, unless it is a relay's.
 func directIP(addr ma.Multiaddr) (netip.Addr, bool) {
-	if len(addr) == 0 || isRelayed(addr) {
+	if len(addr) == 0 || IsRelayed(addr) {
 		return netip.Addr{}, false
 	}
 	first := addr[0]

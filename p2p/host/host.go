@@ -19,7 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
-	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -64,12 +63,6 @@ const (
 	infraMaxFDs      = 8_192
 )
 
-// punchDialTimeout bounds each dial of a hole punch: one straight to the other
-// side, in case it can be reached after all, and then three at once from both
-// sides. libp2p's own 10 s keep the second waiting for longer than a request
-// does. It is several round trips around the world.
-const punchDialTimeout = 2 * time.Second
-
 // servicePeerMemory is what serving one peer may take, in bytes: 16 sessions of
 // 1 MiB, which libp2p grants up to 60 % of a limit.
 const servicePeerMemory = 32 << 20
@@ -107,6 +100,9 @@ type Config struct {
 	// Nil: none. Without either the host cannot be reached behind a NAT, but
 	// can still reach others.
 	RelaySource func(num int) []peer.AddrInfo
+	// Punched, if not nil, hears how the attempt has ended to punch a hole for a peer,
+	// as it is to let through what the peer sends. It must not block.
+	Punched func(p peer.ID, ok bool)
 	// Service is the name, for the resource manager, of who serves Protocols.
 	Service string
 	// Protocols are those whose streams are to be limited for each peer.
@@ -272,8 +268,8 @@ func traversal(cfg *Config) libp2p.Option {
 		)
 	}
 	opts := []libp2p.Option{
-		libp2p.NATPortMap(),
-		libp2p.EnableHolePunching(holepunch.DirectDialTimeout(punchDialTimeout)),
+		libp2p.NATManager(newPortMapper),
+		punching(cfg),
 		libp2p.EnableAutoNATv2(),
 	}
 	switch {

@@ -240,7 +240,7 @@ func (a *attempt) barren() bool {
 		return false
 	}
 	for id := range a.live {
-		if _, asked := a.claimants[id]; !asked {
+		if _, asked := a.claimants[id]; !asked || a.swarm.client.Punching(id) {
 			return false
 		}
 	}
