@@ -15,8 +15,9 @@ import (
 var (
 	// ErrNotRunning says that Run does not run.
 	ErrNotRunning = errors.New("p2p: the node is not running")
-	// ErrNotAnnouncing says that the node's profile tells the DHT nothing.
-	ErrNotAnnouncing = errors.New("p2p: this profile announces nothing")
+	// ErrNotAnnouncing says that the DHT is told nothing: by the node's profile, or
+	// while sharing is paused.
+	ErrNotAnnouncing = errors.New("p2p: this node announces nothing")
 )
 
 // Expect starts to look for the holders of a NAR that will probably be asked
@@ -79,13 +80,14 @@ func (n *Node) strangers(allowed bool) bool { return allowed || n.cfg.private() 
 // no longer announced.
 func (n *Node) Announce(ctx context.Context, paths ...share.Key) error {
 	l := n.live.Load()
-	switch {
-	case l == nil:
+	if l == nil {
 		return ErrNotRunning
-	case l.announcer == nil:
+	}
+	announcer := l.announcer.Load()
+	if announcer == nil {
 		return ErrNotAnnouncing
 	}
-	return l.announcer.Provide(ctx, paths...)
+	return announcer.Provide(ctx, paths...)
 }
 
 // Narinfos gives the answers of peers for a store path as they come, each peer

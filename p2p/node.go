@@ -43,6 +43,7 @@ type Node struct {
 	// configured holds Bootstrap and Peers, which are connected with in any case.
 	configured map[peer.ID]struct{}
 	ready      chan struct{}
+	pause      *pause
 	// uploadLimit is in bytes per second, 0 for none.
 	uploadLimit atomic.Int64
 	// live is nil while Run does not run.
@@ -61,15 +62,17 @@ type live struct {
 	endpoints *delegated.Client
 	// shows is nil where nobody is told what the node shares.
 	shows *shown
-	// announcer is nil where nothing is announced, server where nobody is served.
-	dht       *routing.DHT
-	announcer *routing.Announcer
-	server    *exchange.Server
-	client    *exchange.Client
-	standing  *swarm.Standing
-	ledger    *locate.Ledger
-	finder    *locate.Finder
-	swarm     *swarm.Swarm
+	// newAnnouncer is nil where nothing is ever announced, announcer while nothing
+	// is. The server is nil where nobody is served.
+	dht          *routing.DHT
+	newAnnouncer func() *routing.Announcer
+	announcer    atomic.Pointer[routing.Announcer]
+	server       *exchange.Server
+	client       *exchange.Client
+	standing     *swarm.Standing
+	ledger       *locate.Ledger
+	finder       *locate.Finder
+	swarm        *swarm.Swarm
 	// known remembers peers for the next start; nil where dht is.
 	known *known.Book
 	// foreign counts the connections that sendAway has closed.
@@ -92,6 +95,7 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 		log:        log.Named("p2p"),
 		configured: make(map[peer.ID]struct{}),
 		ready:      make(chan struct{}),
+		pause:      newPause(),
 	}
 	n.uploadLimit.Store(cfg.UploadLimit)
 	var err error
@@ -155,6 +159,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.log.Warn("peer records not read", zap.Error(err))
 	}
 	n.live.Store(l)
+	l.obeyPause()                        // which may have been called before
 	n.LimitUploads(n.uploadLimit.Load()) // which may just have changed
 	close(n.ready)
 	n.log.Info("listening", zap.Stringer("peer", l.host.ID()), zap.Stringers("addresses", l.host.Addrs()),
@@ -253,7 +258,7 @@ func (l *live) joinDHT() error {
 	l.dht = d
 	l.known = known.New(cfg.Datastore("peers-" + cfg.Network))
 	if cfg.Profile.announces() {
-		l.announcer = routing.NewAnnouncer(d, l.shelf, routingCfg, l.log)
+		l.newAnnouncer = func() *routing.Announcer { return routing.NewAnnouncer(d, l.shelf, routingCfg, l.log) }
 		if cfg.Answers {
 			l.shows = newShown(l.shelf)
 		}
@@ -268,8 +273,8 @@ func (l *live) run(ctx context.Context) error {
 	if l.server != nil {
 		g.Go(func() error { return l.server.Run(ctx) })
 	}
-	if l.announcer != nil {
-		g.Go(func() error { return l.announcer.Run(ctx) })
+	if l.newAnnouncer != nil {
+		g.Go(func() error { return l.announce(ctx) })
 	}
 	if l.shows != nil {
 		g.Go(func() error { return l.shows.run(ctx) })

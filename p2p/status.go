@@ -38,6 +38,8 @@ type Status struct {
 	// Foreign counts the connections with nodes of other networks that a private
 	// one has closed.
 	Foreign int64
+	// Paused says that nothing is shared for the time being.
+	Paused bool
 	// Connected is the number of connected peers.
 	Connected int
 	// Announcing is nil where nothing is announced, and where the announcer was
@@ -76,6 +78,7 @@ func (n *Node) Status() Status {
 	s.Reachability = l.outlook.now()
 	s.Reach = l.reachStatus()
 	s.Foreign = l.foreign.Load()
+	s.Paused, _ = n.pause.state()
 	s.Connected = len(l.host.Network().Peers())
 	if addrs, err := l.host.Network().InterfaceListenAddresses(); err == nil {
 		s.Listening = ma.FilterAddrs(addrs, func(a ma.Multiaddr) bool { return a[0].Protocol().Code != ma.P_CIRCUIT })
@@ -86,10 +89,10 @@ func (n *Node) Status() Status {
 	if l.endpoints != nil {
 		s.Endpoints = l.endpoints.Status()
 	}
-	if l.announcer != nil {
+	if announcer := l.announcer.Load(); announcer != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 		defer cancel()
-		if p, err := l.announcer.Progress(ctx); err == nil {
+		if p, err := announcer.Progress(ctx); err == nil {
 			s.Announcing = &p
 		}
 	}

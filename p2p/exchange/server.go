@@ -114,6 +114,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	draining bool
+	paused   bool
 	streams  map[network.Stream]struct{}
 	// idle is closed once draining is set and no stream is left.
 	idle chan struct{}
@@ -152,6 +153,20 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 // LimitUploads changes how many bytes per second are sent in all; 0 sets no
 // limit.
 func (s *Server) LimitUploads(bytesPerSecond int64) { s.uplink.limit(bytesPerSecond) }
+
+// Pause has peers sent away until it is called with false, and ends what they
+// are being sent.
+func (s *Server) Pause(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	if !paused {
+		return
+	}
+	for st := range s.streams {
+		_ = st.Reset() // its handler notices, and ends
+	}
+}
 
 // Run answers peers until ctx ends. Then it takes no more requests, lets those
 // under way finish within the drain timeout, and returns nil. Requests that hang
@@ -325,11 +340,12 @@ func (s *Server) retryAfterMS(svc service, e *noRoomError) uint32 {
 	return uint32(min(after, max(maxRetry, s.cfg.RetryAfter)).Milliseconds())
 }
 
-// begin takes note of a stream, and reports false where the server is ending.
+// begin takes note of a stream, and reports false where the server is ending or
+// paused.
 func (s *Server) begin(st network.Stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.draining || s.paused {
 		return false
 	}
 	s.streams[st] = struct{}{}

@@ -1,6 +1,9 @@
 package routing
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Progress is how far announcing has come: in the public network, to the
 // internet.
@@ -20,6 +23,10 @@ type Progress struct {
 	Skipped, Resting int
 	// SentBytes is the upload that records have taken since the start.
 	SentBytes int64
+	// Swept is when the round began in which everything is announced again that has
+	// been before, and Next when the next region of it is due; zero where there is
+	// none.
+	Swept, Next time.Time
 }
 
 // Progress asks the provider.
@@ -55,6 +62,7 @@ func (s *sweeper) progress(ctx context.Context) (Progress, error) {
 		waiting = p.Keys
 	}
 	p.Waiting = min(waiting, p.Keys)
+	p.Swept, p.Next = stats.Timing.CycleStart, stats.Schedule.NextReprovideAt
 	// A worker may be about to find out what there is to send in its region.
 	p.Regions = int(stats.Queues.PendingRegionProvides+stats.Queues.PendingRegionReprovides) + stats.Workers.Active
 	return p, nil

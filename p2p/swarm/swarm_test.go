@@ -167,6 +167,13 @@ func TestFetch(t *testing.T) {
 				if err != nil || !bytes.Equal(got, nar[tt.offset:]) {
 					t.Fatalf("read %d bytes, %v, want the NAR's last %d", len(got), err, len(nar)-int(tt.offset))
 				}
+				handed := tr.Handed()
+				if len(handed) != 1 || handed[0].Peer != provider.ID().String() || handed[0].Bytes != int64(len(got)) {
+					t.Errorf("Handed() = %v", handed)
+				}
+				if again := tr.Handed(); len(again) > 0 {
+					t.Errorf("Handed() again = %v", again)
+				}
 				sources := tr.Sources()
 				if len(sources) != 1 || sources[0].Peer != provider.ID().String() || sources[0].Bytes < int64(len(got)) {
 					t.Errorf("Sources() = %v", sources)
