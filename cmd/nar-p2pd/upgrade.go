@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"net/http"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -19,15 +16,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/substituter"
 )
 
-const (
-	// maxUpgrade bounds the paths of one plan. The closure of a large system has
-	// some 10,000.
-	maxUpgrade = 50_000
-	// upgradeAtOnce is how many paths are looked at at the same time.
-	upgradeAtOnce = 8
-	// manifestTime is how long a manifest is waited for.
-	manifestTime = 20 * time.Second
-)
+// manifestTime is how long a manifest is waited for.
+const manifestTime = 20 * time.Second
 
 var errNoReuse = &control.Error{
 	Status: http.StatusConflict, Message: "this node takes nothing from its store",
@@ -36,59 +26,10 @@ var errNoReuse = &control.Error{
 
 // UpgradePlan implements control.Node.
 func (n node) UpgradePlan(ctx context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.UpgradePath, error] {
-	return func(yield func(*control.UpgradePath, error) bool) {
-		if n.reuse == nil || n.node == nil {
-			yield(nil, errNoReuse)
-			return
-		}
-		seen := make(map[nix.StorePath]struct{})
-		for level := paths; len(level) > 0; {
-			var fresh []nix.StorePath
-			for _, path := range level {
-				if _, twice := seen[path]; !twice {
-					seen[path] = struct{}{}
-					fresh = append(fresh, path)
-				}
-			}
-			if len(seen) > maxUpgrade {
-				yield(nil, fmt.Errorf("the closure has more than %d paths", maxUpgrade))
-				return
-			}
-			costs, references := n.costs(ctx, fresh)
-			if err := ctx.Err(); err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, c := range costs {
-				if !yield(c, nil) {
-					return
-				}
-			}
-			if level = references; alone {
-				return
-			}
-		}
+	if n.reuse == nil || n.node == nil {
+		return refuse[control.UpgradePath](errNoReuse)
 	}
-}
-
-// costs says what it would cost to fetch each path, and which paths those refer
-// to that are to be fetched.
-func (n node) costs(ctx context.Context, paths []nix.StorePath) (costs []*control.UpgradePath, references []nix.StorePath) {
-	costs = make([]*control.UpgradePath, len(paths))
-	refers := make([][]nix.StorePath, len(paths))
-	var group errgroup.Group
-	group.SetLimit(upgradeAtOnce)
-	for i, path := range paths {
-		group.Go(func() error {
-			costs[i], refers[i] = n.cost(ctx, path)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	for _, r := range refers {
-		references = append(references, r...)
-	}
-	return costs, references
+	return walkClosure(ctx, paths, alone, n.cost)
 }
 
 func (n node) cost(ctx context.Context, path nix.StorePath) (c *control.UpgradePath, references []nix.StorePath) {

@@ -277,6 +277,16 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 	return p, nil
 }
 
+// Health knows a closure of two paths.
+func (node) Health(_ context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.HealthPath, error] {
+	return func(yield func(*control.HealthPath, error) bool) {
+		more := yield(&control.HealthPath{StorePath: paths[0].String(), NARSize: 2048, Present: true, Providers: 3, LAN: 1}, nil)
+		if more && !alone {
+			yield(&control.HealthPath{StorePath: "/nix/store/" + sharedPart + "-rare", NARSize: 1024, Problem: "strangers are not asked about it"}, nil)
+		}
+	}
+}
+
 func (node) Find(_ context.Context, target control.Target) (*control.Found, iter.Seq[control.Provider], error) {
 	found := &control.Found{CID: "bafkreiexample"}
 	if !target.IsHash {

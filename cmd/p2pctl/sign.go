@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
@@ -163,13 +161,9 @@ func warn(cmd *cobra.Command, what string, paths []string) {
 
 // newCounter returns a count of paths, invisible unless stderr is a terminal.
 func newCounter(stderr io.Writer, asJSON bool, what string) *progressbar.ProgressBar {
-	terminal := false
-	if f, ok := stderr.(*os.File); ok {
-		terminal = term.IsTerminal(int(f.Fd()))
-	}
 	return progressbar.NewOptions(-1,
 		progressbar.OptionSetWriter(stderr),
-		progressbar.OptionSetVisibility(terminal && !asJSON),
+		progressbar.OptionSetVisibility(isTerminal(stderr) && !asJSON),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionShowCount(),
 		progressbar.OptionClearOnFinish(),

@@ -190,11 +190,7 @@ func (c *Client) paths(ctx context.Context, endpoint string, paths []nix.StorePa
 }
 
 func newPathsRequest(paths []nix.StorePath) PathsRequest {
-	request := PathsRequest{Paths: make([]string, len(paths))}
-	for i, path := range paths {
-		request.Paths[i] = path.String()
-	}
-	return request
+	return PathsRequest{Paths: textsOf(paths)}
 }
 
 // Explain asks what is known of a store path, which may be given by its hash

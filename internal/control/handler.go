@@ -46,7 +46,7 @@ type Node interface {
 	// Find resolves the target and returns the providers as they turn up,
 	// until there are no more or ctx ends.
 	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
-	Upgrader
+	Closures
 	Signer
 }
 
@@ -70,7 +70,8 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("POST /v1/signatures", h.answer(h.sign))
 	api.HandleFunc("GET /v1/explain", h.answer(func(r *http.Request) (any, error) { return explainTarget(r, node) }))
 	api.HandleFunc("GET /v1/find", h.find)
-	api.HandleFunc("POST /v1/upgrade-plan", h.upgradePlan)
+	api.HandleFunc("POST /v1/upgrade-plan", tellClosure(h, node.UpgradePlan))
+	api.HandleFunc("POST /v1/health", tellClosure(h, node.Health))
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", endWith(ctx, api))
 	mux.Handle("/cache/", http.StripPrefix("/cache", cache))

@@ -245,11 +245,19 @@ type FindEvent struct {
 	Error    *Error    `json:"error,omitempty"`
 }
 
-// UpgradeRequest names the paths that an upgrade is about.
-type UpgradeRequest struct {
+// ClosureRequest names paths, of which each is meant with all that it refers to.
+type ClosureRequest struct {
 	Paths []string `json:"paths"`
 	// Alone leaves out what they refer to.
 	Alone bool `json:"alone,omitempty"`
+}
+
+// ClosureEvent is one line of the answer to a ClosureRequest: what there is to say
+// of each path, in any order, and last done or an error. One field is set.
+type ClosureEvent[P any] struct {
+	Path  *P     `json:"path,omitempty"`
+	Done  bool   `json:"done,omitempty"`
+	Error *Error `json:"error,omitempty"`
 }
 
 // UpgradePath is what it would cost to fetch one path. Sizes are in bytes.
@@ -269,12 +277,18 @@ type UpgradePath struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// UpgradeEvent is one line of the answer to upgrade-plan: the paths in any order,
-// and last done or an error. One field is set.
-type UpgradeEvent struct {
-	Path  *UpgradePath `json:"path,omitempty"`
-	Done  bool         `json:"done,omitempty"`
-	Error *Error       `json:"error,omitempty"`
+// HealthPath is who has one path. Sizes are in bytes.
+type HealthPath struct {
+	StorePath string `json:"storePath"`
+	NARSize   int64  `json:"narSize"`
+	// Present is true if the store has the path.
+	Present bool `json:"present,omitempty"`
+	// Providers counts the peers that say they have it, or of which the DHT says so:
+	// about 20 are as many as a lookup finds. LAN counts those on the local network.
+	Providers int `json:"providers"`
+	LAN       int `json:"lan,omitempty"`
+	// Problem is why it is not known who has it.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Error is a refusal together with what may be done about it.
