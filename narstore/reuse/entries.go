@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"iter"
+	"sync/atomic"
 
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -60,7 +61,14 @@ func decodePlace(b []byte) (p Place, ok bool) {
 }
 
 // entries say where chunks lie.
-type entries struct{ bucket *state.Bucket }
+type entries struct {
+	bucket *state.Bucket
+	// room is what the filters are made for, in bytes of the bucket.
+	room int64
+	// known has all entries; nil where it is not known yet which there are. While
+	// these are read coming is made to take its place, and is nil else.
+	known, coming atomic.Pointer[filter]
+}
 
 // located is what an entry is made of.
 type located struct {
@@ -84,7 +92,13 @@ func (l *located) count() int64 {
 
 // add adds the chunks of a path, in the place of others with the same sums: what
 // came last is likely to stay longest.
-func (e entries) add(part nix.HashPart, chunks iter.Seq[located]) error {
+func (e *entries) add(part nix.HashPart, chunks iter.Seq[located]) error {
+	for l := range chunks {
+		e.note(l.sum[:])
+		if l.isMasked {
+			e.note(l.masked[:])
+		}
+	}
 	return e.bucket.Change(func(yield func(key, value []byte) bool) {
 		for l := range chunks {
 			value := Place{part: part, offset: l.offset, length: l.length}.encode()
@@ -95,8 +109,24 @@ func (e entries) add(part nix.HashPart, chunks iter.Seq[located]) error {
 	})
 }
 
+// note adds a sum to the filters. The one to come is looked at first: what was
+// put into its place since is then seen as known.
+func (e *entries) note(sum []byte) {
+	for _, f := range []*filter{e.coming.Load(), e.known.Load()} {
+		if f != nil {
+			f.add(sum)
+		}
+	}
+}
+
+// may reports whether there may be an entry with this sum.
+func (e *entries) may(sum []byte) bool {
+	f := e.known.Load()
+	return f == nil || f.has(sum)
+}
+
 // forget deletes entries.
-func (e entries) forget(keys [][]byte) error {
+func (e *entries) forget(keys [][]byte) error {
 	return e.bucket.Change(func(yield func(key, value []byte) bool) {
 		for _, key := range keys {
 			if !yield(key, nil) {
@@ -109,8 +139,9 @@ func (e entries) forget(keys [][]byte) error {
 // sweepBatch is how many entries are deleted at once.
 const sweepBatch = 4096
 
-// sweep deletes the entries of paths that have no record.
-func (e entries) sweep(ctx context.Context, rs *records) (dropped int, err error) {
+// sweep deletes the entries of paths that have no record, and makes a filter of
+// those that are left.
+func (e *entries) sweep(ctx context.Context, rs *records) (dropped int, err error) {
 	var dead [][]byte
 	flush := func() error {
 		dropped += len(dead)
@@ -119,9 +150,13 @@ func (e entries) sweep(ctx context.Context, rs *records) (dropped int, err error
 		return err
 	}
 	rs.swept()
+	kept := newFilter(e.room)
+	e.coming.Store(kept)
+	defer e.coming.Store(nil)
 	err = e.bucket.Each(ctx, func(key, value []byte) error {
 		if p, ok := decodePlace(value); ok {
-			if _, ok = rs.get(p.part); ok {
+			if _, ok = rs.get(p.part); ok && len(key) == 1+keyedBytes {
+				kept.add(key[1:])
 				return nil
 			}
 		}
@@ -134,20 +169,26 @@ func (e entries) sweep(ctx context.Context, rs *records) (dropped int, err error
 	if err != nil {
 		return dropped, err
 	}
+	e.known.Store(kept)
 	return dropped, flush()
 }
 
 // find puts into places where the chunks lie, by their sums or, where masked is
 // set, by their masked sums; usable says of which paths.
-func (e entries) find(chunks []chunk.Chunk, places []Place, masked bool, usable func(Place) (ok, dead bool)) {
-	keys := make([][]byte, 0, 2*len(chunks))
-	of := make([]int, 0, 2*len(chunks))
+func (e *entries) find(chunks []chunk.Chunk, places []Place, masked bool, usable func(Place) (ok, dead bool)) {
+	var keys [][]byte
+	var of []int
 	for i := range chunks {
 		c := &chunks[i]
-		keys, of = append(keys, key(bySum, c.Sum)), append(of, i)
-		if masked && c.Masked {
+		if e.may(c.Sum[:]) {
+			keys, of = append(keys, key(bySum, c.Sum)), append(of, i)
+		}
+		if masked && c.Masked && e.may(c.MaskedSum[:]) {
 			keys, of = append(keys, key(byMasked, c.MaskedSum)), append(of, i)
 		}
+	}
+	if len(keys) == 0 {
+		return
 	}
 	var dead [][]byte
 	// An error is logged by the bucket, and then nothing is found.

@@ -94,6 +94,6 @@ func (x *Index) keep(info *narstore.PathInfo, chunks []located) {
 		x.records.drop(part)
 		return
 	}
-	x.metrics.read(byFetch, info.NARSize)
+	x.countIndexed(byFetch, info.NARSize)
 	x.makeRoom()
 }

@@ -66,7 +66,7 @@ type Index struct {
 	log     *zap.Logger
 	kin     *kin
 	records *records
-	entries entries
+	entries *entries
 	fetched *fetched
 	learned *learned
 	metrics
@@ -95,7 +95,7 @@ func New(store narstore.Store, buckets Buckets, cfg Config, log *zap.Logger) *In
 		store:   store,
 		log:     log.Named("reuse"),
 		kin:     newKin(),
-		entries: entries{buckets.Chunks},
+		entries: &entries{bucket: buckets.Chunks, room: cfg.MaxBytes},
 		fetched: newFetched(),
 		learned: newLearned(),
 		full:    make(chan struct{}, 1),
@@ -193,20 +193,11 @@ func (x *Index) public(info *narstore.PathInfo) bool {
 // where there is no lack of room.
 const sweepInterval = 24 * time.Hour
 
-// sweepAsNeeded deletes entries that lead nowhere.
+// sweepAsNeeded deletes entries that lead nowhere. At the start it reads all.
 func (x *Index) sweepAsNeeded(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
-		select {
-		case <-x.full:
-		case <-ticker.C:
-			if x.records.orphans() == 0 {
-				continue
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 		dropped, err := x.entries.sweep(ctx, x.records)
 		switch {
 		case ctx.Err() != nil:
@@ -215,6 +206,12 @@ func (x *Index) sweepAsNeeded(ctx context.Context) error {
 			x.log.Warn("entries of the index not swept", zap.Error(err))
 		default:
 			x.log.Debug("swept the index", zap.Int("dropped", dropped), zap.Int64("bytes", x.records.bytes()))
+		}
+		select {
+		case <-x.full:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

@@ -118,15 +118,15 @@ func TestFetchedPathIsIndexedUnread(t *testing.T) {
 
 // The index stays within its bounds, and what it drops is what was not used.
 func TestIndexIsBounded(t *testing.T) {
-	const limit = 256 << 10
+	const limit = 64 << 10
 	store := newStore()
 	registry := prometheus.NewRegistry()
 	db := open(t)
 	l := newLab(t, store, db, reuse.Config{MaxBytes: limit, Registerer: registry})
 	var last reuse.Want
 	var fresh []byte
-	for i := range 30 {
-		content := random(uint64(i), 8<<20)
+	for i := range 16 {
+		content := random(uint64(i), 3<<20)
 		name := fmt.Sprintf("path%d-1.0", i)
 		store.add(t, name, 1, built(content, 30_000, 1))
 		fresh = built(content, 30_000, 2)
@@ -232,7 +232,7 @@ func TestManySessions(t *testing.T) {
 		t.Errorf("the relative was opened %d times", sc.store.opens)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	other := newScene(t, 64<<20)
+	other := newScene(t, 16<<20)
 	l = newLab(t, other.store, open(t), reuse.Config{})
 	l.relate(t, other.want)
 	s := l.Begin(ctx, other.want)

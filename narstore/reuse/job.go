@@ -178,7 +178,7 @@ func (x *Index) index(ctx context.Context, info *narstore.PathInfo, why string, 
 		}
 		return nil
 	})
-	x.metrics.read(why, source.bytes)
+	x.countIndexed(why, source.bytes)
 	// What is too large is not tried again.
 	r.complete = err == nil || errors.Is(err, errTooLarge)
 	x.records.put(part, r)

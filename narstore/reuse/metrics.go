@@ -33,4 +33,4 @@ func newMetrics(r prometheus.Registerer, rs *records) metrics {
 	return m
 }
 
-func (m metrics) read(why string, n int64) { m.indexed.WithLabelValues(why).Add(float64(n)) }
+func (m metrics) countIndexed(why string, n int64) { m.indexed.WithLabelValues(why).Add(float64(n)) }

@@ -177,7 +177,7 @@ func (s *Session) Take(ctx context.Context, p Place, c *chunk.Chunk, parts []nix
 		how = ByMaskedSum
 	}
 	s.taken[how].Add(int64(len(b)))
-	s.index.metrics.reused.WithLabelValues(how.String()).Add(float64(len(b)))
+	s.index.reused.WithLabelValues(how.String()).Add(float64(len(b)))
 	return how, nil
 }
 
@@ -214,7 +214,7 @@ func (s *Session) open(ctx context.Context, part nix.HashPart) (narstore.NAR, er
 // giveUp counts chunks of a path that were wrong, and forgets the path where
 // that makes too many, or where it is gone.
 func (s *Session) giveUp(ctx context.Context, part nix.HashPart, wrong int, err error) {
-	s.index.metrics.failed.Inc()
+	s.index.failed.Inc()
 	if ctx.Err() != nil || errors.Is(err, errStopped) {
 		return
 	}

@@ -74,17 +74,20 @@ func (l *local) extended(w *window, parts []nix.HashPart) {
 		return
 	}
 	l.parts = parts
+	wake(l.wakeScout)
 }
 
+// poke makes the readers look for something to take; the window's mu is held.
 func (l *local) poke() {
-	if l == nil {
-		return
+	if l != nil && len(l.places) > 0 {
+		wake(l.wakeReader)
 	}
-	for _, wake := range []chan struct{}{l.wakeScout, l.wakeReader} {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+}
+
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
