@@ -80,6 +80,10 @@ func TestWanted(t *testing.T) {
 	if err != nil || len(got) != 2 || !cmp.Equal(got[0].names(), []string{"loopback", "loopback-nix"}) {
 		t.Errorf("three lines of two measurements: %v, %v", got, err)
 	}
+	got, err = wanted(measurements(1), "lan,first-byte")
+	if err != nil || len(got) != 3 || !cmp.Equal(got[0].names(), []string{"lan-peer"}) || !cmp.Equal(got[1].names(), []string{"lan-peer-xz"}) {
+		t.Errorf("what two lines begin with: %v, %v", got, err)
+	}
 	if _, err := wanted(measurements(1), "loopback,no such line"); err == nil || !strings.Contains(err.Error(), "narinfo-rate") {
 		t.Errorf("a line that is not there: %v, want an error that lists those that are", err)
 	}

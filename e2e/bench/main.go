@@ -1,10 +1,11 @@
 // Command bench measures what nar-p2p promises about speed, each number beside
 // its baseline in the same run. docs/performance.md explains the lines.
 //
-// The environment variable ONLY names the lines to run, separated by commas, OUT
-// a file for the results as JSON, and RUNS how often each is measured; 3 is the
-// default and the least. SCALE is what the sizes of all NARs are multiplied with,
-// for a quick look: what a small one takes says little about a large one.
+// The environment variable ONLY names the lines to run, or what several of their
+// names begin with, separated by commas, OUT a file for the results as JSON, and
+// RUNS how often each is measured; 3 is the default and the least. SCALE is what
+// the sizes of all NARs are multiplied with, for a quick look: what a small one
+// takes says little about a large one.
 package main
 
 import (
@@ -50,6 +51,7 @@ func measurements(s scale) []measurement {
 	return slices.Concat(
 		narinfos(), closureWalks(),
 		loopbacks(s), fourPeers(s), onePeer(s), lossy(s), upstreamOnly(s), lanPeers(s), memories(s), firstBytes(s),
+		upgrades(s),
 	)
 }
 
@@ -119,20 +121,34 @@ func runsWanted() (int, error) {
 }
 
 // wanted returns all measurements, or those of the lines that were asked for,
-// whose names are separated by commas.
+// whose names are separated by commas. What is no line's name stands for all
+// lines whose names begin with it and a hyphen.
 func wanted(all []measurement, only string) ([]measurement, error) {
 	if only == "" {
 		return all, nil
 	}
-	missing := strings.Split(only, ",")
-	var some []measurement
 	var names []string
+	for _, m := range all {
+		names = append(names, m.names()...)
+	}
+	var asked, missing []string
+	for name := range strings.SplitSeq(only, ",") {
+		family := slices.DeleteFunc(slices.Clone(names), func(other string) bool { return !strings.HasPrefix(other, name+"-") })
+		switch {
+		case slices.Contains(names, name):
+			asked = append(asked, name)
+		case len(family) > 0:
+			asked = append(asked, family...)
+		default:
+			missing = append(missing, name)
+		}
+	}
+	var some []measurement
 	for _, m := range all {
 		var lines []int
 		for i, l := range m.lines {
-			names = append(names, l.name)
-			if at := slices.Index(missing, l.name); at >= 0 {
-				lines, missing = append(lines, i), slices.Delete(missing, at, at+1)
+			if slices.Contains(asked, l.name) {
+				lines = append(lines, i)
 			}
 		}
 		if len(lines) > 0 {
