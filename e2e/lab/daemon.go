@@ -75,6 +75,8 @@ type DaemonConfig struct {
 	AnnounceBudget string
 	// Threshold is 1 where it is 0.
 	Threshold int
+	// Reuse are lines of the configuration's section of that name.
+	Reuse []string
 	// Flags are further arguments of nar-p2pd.
 	Flags []string
 }
@@ -178,6 +180,9 @@ func (c *DaemonConfig) toml(socket string) string {
 	list("public_keys", append(c.TrustKeys, c.Keys...))
 	if c.Threshold > 0 {
 		line("threshold = %d", c.Threshold)
+	}
+	if len(c.Reuse) > 0 {
+		line("[reuse]\n%s", strings.Join(c.Reuse, "\n"))
 	}
 	for _, url := range c.Upstreams {
 		line("[[upstream]]\nurl = %q", url)
