@@ -175,6 +175,8 @@ func newConsumer(t *testing.T, bootstrap *node) *consumer {
 	c.Finder = locate.New(locate.Config{
 		Client: client, Book: n.host.Peerstore(), DHT: n.dht, Ledger: ledger, Registerer: c.registry,
 		Neighbours: func(bool) []peer.ID { return nil },
+		// On a busy machine a provider takes longer to answer than is worth waiting for.
+		Patience: 30 * time.Second,
 	}, zap.NewNop())
 	runs(t, c.Run)
 	c.swarm = swarm.New(client, c.Finder, swarm.NewStanding(), swarm.Config{}, zap.NewNop())

@@ -79,7 +79,7 @@ func (f *Finder) put(e *entry, now time.Time, peers ...peer.ID) {
 		e.questions = append(e.questions, question{peer: p})
 		f.open[e] = struct{}{}
 		if e.step == searching {
-			e.hold = now.Add(walkPatience)
+			e.hold = now.Add(f.patience.walk())
 		}
 	}
 	f.poke()

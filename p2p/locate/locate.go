@@ -99,6 +99,9 @@ type Config struct {
 	// JoinPatience is how long after the start the first neighbour is waited
 	// for where nobody else could be asked; 0 for not at all.
 	JoinPatience time.Duration
+	// Patience is how long peers that may know may take to answer before the DHT is
+	// searched; 0 for half a second.
+	Patience time.Duration
 	// Registerer receives metrics. Nil: none are made.
 	Registerer prometheus.Registerer
 }
@@ -116,13 +119,17 @@ func (c *Config) setDefaults() {
 	if c.Ledger == nil {
 		c.Ledger = NewLedger()
 	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
 }
 
 // Finder finds peers. All methods are safe for concurrent use.
 type Finder struct {
-	cfg     Config
-	log     *zap.Logger
-	metrics *metrics
+	cfg      Config
+	patience patience
+	log      *zap.Logger
+	metrics  *metrics
 	// made is when New was called.
 	made time.Time
 	// wake tells Run that there may be something to do.
@@ -155,18 +162,19 @@ func New(cfg Config, log *zap.Logger) *Finder {
 		panic("locate: " + err.Error()) // only for a size that is not positive
 	}
 	return &Finder{
-		cfg:     cfg,
-		log:     log.Named("locate"),
-		metrics: newMetrics(cfg.Registerer),
-		made:    time.Now(),
-		wake:    make(chan struct{}, 1),
-		stopped: make(chan struct{}),
-		entries: entries,
-		wanted:  make(map[*entry]struct{}),
-		open:    make(map[*entry]struct{}),
-		near:    make(map[bool]neighbourhood),
-		lines:   make(map[peer.ID]*line),
-		walks:   newWalks(),
+		cfg:      cfg,
+		patience: patience(cfg.Patience),
+		log:      log.Named("locate"),
+		metrics:  newMetrics(cfg.Registerer),
+		made:     time.Now(),
+		wake:     make(chan struct{}, 1),
+		stopped:  make(chan struct{}),
+		entries:  entries,
+		wanted:   make(map[*entry]struct{}),
+		open:     make(map[*entry]struct{}),
+		near:     make(map[bool]neighbourhood),
+		lines:    make(map[peer.ID]*line),
+		walks:    newWalks(),
 	}
 }
 

@@ -12,13 +12,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-// Where the sources know fewer holders than are enough, Providers leaves it at
-// that for searchDelay before it searches the DHT for more. Most NARs have
-// arrived by then.
-const (
-	searchDelay = 2 * time.Second
-	enough      = 4
-)
+// enough is how many holders are not worth a search for more.
+const enough = 4
 
 // Expect starts to look for a NAR in the background, unless too many are
 // expected already. With strangers false only allow-listed peers learn of it,
@@ -111,7 +106,7 @@ func (f *Finder) Providers(ctx context.Context, h nix.NARHash, strangers bool) i
 			return
 		}
 		defer f.leave(e)
-		delay := time.NewTimer(searchDelay)
+		delay := time.NewTimer(f.patience.search())
 		defer delay.Stop()
 		var given []peer.ID
 		for {

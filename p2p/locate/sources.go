@@ -18,13 +18,6 @@ const (
 	// nearTTL is how long the list of neighbours counts: it takes some
 	// microseconds to make, and Nix asks for hundreds of paths at once.
 	nearTTL = 100 * time.Millisecond
-	// askPatience and recordPatience are how long the DHT is left alone while
-	// sources may still answer; their answers still count after that. A record is
-	// what Nix waits for.
-	askPatience    = 500 * time.Millisecond
-	recordPatience = 300 * time.Millisecond
-	// helperPatience is how long the helpers alone are asked for a record.
-	helperPatience = 50 * time.Millisecond
 	// answerGrace is how long whoever waits may look at a record before more are
 	// looked for: it may be all that was wanted.
 	answerGrace = 100 * time.Millisecond
@@ -100,21 +93,14 @@ func (f *Finder) begin(e *entry, now time.Time) {
 	e.rest = e.key.kind == records && len(helpers) > 0
 	if e.rest {
 		f.put(e, now, helpers...)
-		e.due = now.Add(helperPatience)
+		e.due = now.Add(f.patience.helpers())
 	} else {
 		f.put(e, now, sources...)
-		e.due = now.Add(e.patience())
+		e.due = now.Add(f.patience.sources(e.key.kind))
 	}
 	if len(e.questions) == 0 {
 		f.settle(e, now)
 	}
-}
-
-func (e *entry) patience() time.Duration {
-	if e.key.kind == records {
-		return recordPatience
-	}
-	return askPatience
 }
 
 // settle moves on an entry whose sources have answered or had their time; mu
@@ -128,7 +114,7 @@ func (f *Finder) settle(e *entry, now time.Time) {
 		e.rest = false
 		sources, _ := f.sources(e.key.strangers, now)
 		if f.put(e, now, sources...); len(e.questions) > 0 {
-			e.due = now.Add(e.patience())
+			e.due = now.Add(f.patience.sources(e.key.kind))
 			return
 		}
 	}

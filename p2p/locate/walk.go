@@ -19,10 +19,6 @@ const (
 	// walkTimeout bounds one walk. At 80 ms of round trip one that finds nothing
 	// takes 0.9 s.
 	walkTimeout = 10 * time.Second
-	// walkPatience is how long a walk waits for the answer of whoever another walk
-	// has found, who must be connected with first; all in all for maxHold.
-	walkPatience = time.Second
-	maxHold      = 3 * time.Second
 	// deepInterval is how often a walk begins for more holders of a NAR than are
 	// known. Whoever one finds is asked about the others that are fetched.
 	deepInterval = 5 * time.Second
@@ -81,7 +77,7 @@ func (f *Finder) nextWalks(ctx context.Context, now time.Time, until func(time.T
 		case now.Before(e.grace):
 			later = append(later, e)
 			until(e.grace)
-		case len(e.questions) > 0 && now.Before(e.hold) && now.Sub(e.began) < maxHold:
+		case len(e.questions) > 0 && now.Before(e.hold) && now.Sub(e.began) < f.patience.hold():
 			later = append(later, e)
 			until(e.hold)
 		case e.key.kind == nars && f.alive(e) > 0 && !e.deep:
@@ -112,7 +108,7 @@ func (f *Finder) askAgain(e *entry, now time.Time) bool {
 	if f.put(e, now, sources...); len(e.questions) == before {
 		return false
 	}
-	e.step, e.due = asking, now.Add(e.patience())
+	e.step, e.due = asking, now.Add(f.patience.sources(e.key.kind))
 	return true
 }
 
