@@ -16,6 +16,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/multiformats/go-multistream"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 )
@@ -31,14 +32,56 @@ const (
 	greetTimeout = 2 * time.Second
 )
 
-// watchNeighbours ends the connections with neighbours that have gone while
-// something is awaited of them, until ctx ends.
-func (l *live) watchNeighbours(ctx context.Context) error {
+// Beyond it a peer has farTimeout to answer: the line may be long, and full. What
+// it may be that has gone is only a router's mapping, or the address of either
+// side: then the next connection is a good one.
+const farTimeout = 4 * time.Second
+
+// maxFar bounds the peers beyond the local network that are pinged at once.
+const maxFar = 16
+
+// watchPeers ends the connections with peers that have gone while something is
+// awaited of them, until ctx ends.
+func (l *live) watchPeers(ctx context.Context) error {
+	var far errgroup.Group
+	far.SetLimit(maxFar)
+	defer func() { _ = far.Wait() }() // They have no errors.
+	var pinged sync.Map
 	return l.client.Watch(ctx, silence, func(p peer.ID) {
 		if !l.alive(ctx, p, pingTimeout) {
 			l.ledger.Failed(p)
+			return
+		}
+		if _, already := pinged.LoadOrStore(p, nil); already {
+			return
+		}
+		begun := far.TryGo(func() error {
+			defer pinged.Delete(p)
+			var pings sync.WaitGroup
+			for _, c := range l.host.Network().ConnsToPeer(p) {
+				if !narhost.IsLAN(c.RemoteMultiaddr()) {
+					pings.Go(func() { l.endIfDead(ctx, c) })
+				}
+			}
+			pings.Wait()
+			if ctx.Err() == nil && l.host.Network().Connectedness(p) == network.NotConnected {
+				l.ledger.Failed(p)
+			}
+			return nil
+		})
+		if !begun {
+			pinged.Delete(p)
 		}
 	})
+}
+
+// endIfDead ends a connection whose other side does not answer a ping.
+func (l *live) endIfDead(ctx context.Context, c network.Conn) {
+	if answers(ctx, c, farTimeout) || ctx.Err() != nil {
+		return
+	}
+	l.log.Debug("connection is dead", zap.Stringer("peer", c.RemotePeer()), zap.Stringer("address", c.RemoteMultiaddr()))
+	_ = c.Close() // Nobody is there to be told.
 }
 
 // alive ends those connections with a peer on the local network that do not
@@ -56,38 +99,36 @@ func (l *live) alive(ctx context.Context, p peer.ID, patience time.Duration) boo
 	return l.host.Network().Connectedness(p) == network.Connected
 }
 
-// A relay that leads to this node is pinged every relayInterval, and once a network
-// has come: others cannot reach the node while it takes a relay for alive that has
-// gone, or that this node's router no longer lets answer. QUIC alone takes half a
-// minute to notice, and TCP longer.
-const (
-	relayInterval = 10 * time.Second
-	relayTimeout  = 5 * time.Second
-)
+// relayInterval is how often a relay that leads to this node is pinged: others cannot
+// reach the node while it takes a relay for alive that has gone, or that this
+// node's router no longer lets answer. QUIC alone takes half a minute to notice, and
+// TCP longer.
+const relayInterval = 10 * time.Second
 
-// watchRelays ends the connections with relays that do not answer, until ctx ends.
-// Another relay is then looked for, or the same one connected with anew.
-func (l *live) watchRelays(ctx context.Context) error {
+// watchConnections ends the connections with relays that do not answer, and with
+// anybody when the network has changed, until ctx ends. Another relay is then
+// looked for, or the same one connected with anew.
+func (l *live) watchConnections(ctx context.Context) error {
 	tick := time.NewTicker(relayInterval)
 	defer tick.Stop()
 	for {
-		online := l.online.wait()
+		online, moved := l.online.wait(), l.moved.wait()
+		var conns []network.Conn
 		select {
 		case <-tick.C:
+			for _, relay := range l.outlook.relaying() {
+				conns = append(conns, l.host.Network().ConnsToPeer(relay)...)
+			}
 		case <-online:
+			conns = l.host.Network().Conns()
+		case <-moved:
+			conns = l.host.Network().Conns()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		var pings sync.WaitGroup
-		for _, relay := range l.outlook.relaying() {
-			for _, c := range l.host.Network().ConnsToPeer(relay) {
-				pings.Go(func() {
-					if !answers(ctx, c, relayTimeout) && ctx.Err() == nil {
-						l.log.Debug("relay has gone", zap.Stringer("peer", relay), zap.Stringer("address", c.RemoteMultiaddr()))
-						_ = c.Close() // Nobody is there to be told.
-					}
-				})
-			}
+		for _, c := range conns {
+			pings.Go(func() { l.endIfDead(ctx, c) })
 		}
 		pings.Wait()
 	}
@@ -117,8 +158,8 @@ func answers(ctx context.Context, c network.Conn, patience time.Duration) bool {
 }
 
 // leaveOldAddresses closes the connections from addresses that this machine no
-// longer has. Nothing comes through them any more, and the other side cannot be
-// told.
+// longer has, and has the others looked at. Nothing comes through the former any
+// more, and the other side cannot be told.
 func (l *live) leaveOldAddresses() {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -140,4 +181,5 @@ func (l *live) leaveOldAddresses() {
 			_ = c.Close()
 		}
 	}
+	l.moved.notify()
 }

@@ -77,8 +77,9 @@ type live struct {
 	known *known.Book
 	// foreign counts the connections that sendAway has closed.
 	foreign atomic.Int64
-	// online tells that a network has come.
-	online  signal
+	// online tells that a network has come, moved that interfaces have changed.
+	online, moved signal
+
 	outlook outlook
 	// relayed counts what infrastructure relays.
 	relayed narhost.RelayMeter
@@ -281,8 +282,8 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.judge(ctx) })
-	g.Go(func() error { return l.watchNeighbours(ctx) })
-	g.Go(func() error { return l.watchRelays(ctx) })
+	g.Go(func() error { return l.watchPeers(ctx) })
+	g.Go(func() error { return l.watchConnections(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
 	if l.cfg.private() {
 		g.Go(func() error { return l.sendAway(ctx) })
