@@ -13,7 +13,12 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+func TestMain(m *testing.M) {
+	if task := os.Getenv(crowdVariable); task != "" {
+		os.Exit(runCrowd(task))
+	}
+	os.Exit(lab.Main(m))
+}
 
 // team is a network with one provider, of a closure that a team's key has
 // signed and that is on no public cache.

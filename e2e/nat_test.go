@@ -179,3 +179,77 @@ func TestBothBehindNATs(t *testing.T) {
 		t.Errorf("%d bytes went through the relay, want some and at most 128 KiB", relayed)
 	}
 }
+
+// One side, or both, has a router through which no hole can be punched. The bytes
+// come from the upstream, and where there is none over a relay that is meant for
+// data; and if there is no such relay either, Nix is told so. In no case for long,
+// and the second time at once.
+func TestWhereNoHoleCanBePunched(t *testing.T) {
+	random := lab.NATConfig{RandomPorts: true}
+	for name, tt := range map[string]struct {
+		holder, consumer lab.NATConfig
+		upstream, relay  bool
+		want             string
+	}{
+		"random ports on both sides, upstream":        {random, random, true, false, "upstream"},
+		"random ports at the holder, relay for data":  {random, lab.NATConfig{}, false, true, "relay"},
+		"random ports at the consumer, nothing else":  {lab.NATConfig{}, random, false, false, ""},
+		"no UDP and random ports, relay for data":     {lab.NATConfig{RandomPorts: true, BlockUDP: true}, lab.NATConfig{RandomPorts: true, BlockUDP: true}, false, true, "relay"},
+		"no UDP and random ports, relay and upstream": {lab.NATConfig{RandomPorts: true, BlockUDP: true}, random, true, true, "upstream"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAbroad(t, 2<<20, lab.DaemonConfig{RelayData: tt.relay})
+			a.holder("holder", a.internet.NAT("home-a", tt.holder).Host("holder"))
+			host := a.internet.NAT("home-b", tt.consumer).Host("consumer")
+			consumer := a.consumer("consumer", host, a.behind(host, tt.upstream))
+			for i, record := range a.closure.Records[:2] {
+				begin := time.Now()
+				_, err := consumer.Ctl("fetch", record.StorePath.String(), "-o", a.Dir("out")+"/"+fmt.Sprint(i))
+				took := time.Since(begin)
+				if tt.want == "" {
+					if err == nil {
+						t.Errorf("fetched by %s", a.ways(consumer, record))
+					}
+				} else if err != nil {
+					t.Fatal(err)
+				} else if ways := a.ways(consumer, record); ways != tt.want {
+					t.Errorf("came by %q, want %q", ways, tt.want)
+				}
+				t.Logf("request %d took %v", i+1, took)
+				switch {
+				case i == 0 && took > 15*time.Second:
+					t.Errorf("took %v", took)
+				case i == 1 && took > 5*time.Second:
+					t.Errorf("took %v, though there was no way before", took)
+				}
+			}
+		})
+	}
+}
+
+// behind returns the settings of a consumer on a host, with a cache beside it as
+// its upstream or without.
+func (a *abroad) behind(host *lab.Host, upstream bool) lab.DaemonConfig {
+	a.t.Helper()
+	if !upstream {
+		return lab.DaemonConfig{}
+	}
+	cache := a.Daemon("upstream", lab.DaemonConfig{Host: host, Profile: "off", Cache: a.cache, Keys: a.keys()})
+	return lab.DaemonConfig{Upstreams: []string{cache.URL()}}
+}
+
+// Through routers that let TCP through alone holes are punched for that, where both
+// let them.
+func TestPunchingWithTCP(t *testing.T) {
+	t.Parallel()
+	a := newAbroad(t, 2<<20, lab.DaemonConfig{RelayData: true})
+	noUDP := lab.NATConfig{BlockUDP: true}
+	a.holder("holder", a.internet.NAT("home-a", noUDP).Host("holder"))
+	consumer := a.consumer("consumer", a.internet.NAT("home-b", noUDP).Host("consumer"), lab.DaemonConfig{})
+	took, ways := a.fetch(consumer, a.large())
+	t.Logf("by %s after %v", ways, took)
+	if ways != "direct" && ways != "relay" {
+		t.Errorf("came by %q", ways)
+	}
+}

@@ -75,3 +75,10 @@ func (l *Lab) run(program string, args ...string) {
 		l.t.Fatalf("lab: %s: %v\n%s", cmd, err, out)
 	}
 }
+
+// NoMDNS keeps the host's own mDNS from being heard, as many networks of offices
+// do, by the host itself too.
+func (h *Host) NoMDNS() {
+	h.lab.t.Helper()
+	h.nft("table inet mdns { chain out { type filter hook output priority filter; udp dport 5353 drop; }\n}\n")
+}

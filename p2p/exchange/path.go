@@ -134,7 +134,18 @@ func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, 
 		}
 	}
 	c.unpunched.succeeded(p)
+	c.leaveRelays(p)
 	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
+}
+
+// leaveRelays closes the connections with a peer that lead through relays and that
+// nothing is done with: there is a direct one, and relays have others to serve.
+func (c *Client) leaveRelays(p peer.ID) {
+	for _, conn := range c.host.Network().ConnsToPeer(p) {
+		if isRelayed(conn.RemoteMultiaddr()) && len(conn.GetStreams()) == 0 {
+			_ = conn.Close() // It may be lost already.
+		}
+	}
 }
 
 // punched waits for a direct connection, unless that was in vain lately.

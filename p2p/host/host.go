@@ -50,8 +50,8 @@ const (
 // address; and a QUIC connection of a node that was restarted lasts for another
 // half minute. libp2p allows 8, and then one every five seconds.
 const (
-	connsPerNet = 64
-	connRate    = 4
+	connsPerNet = 128
+	connRate    = 8
 )
 
 // Infrastructure serves offices: many nodes behind one address.
@@ -207,6 +207,12 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 		}, rcmgr.BaseLimitIncrease{})
 	}
 	if !cfg.Infrastructure {
+		// Those who have come through a relay and punched a hole are connected twice
+		// for a moment, and more than that while they do it.
+		limits.SystemBaseLimit.Conns = 4 * highConns
+		limits.SystemBaseLimit.ConnsInbound = 2 * highConns
+		limits.TransientBaseLimit.Conns = 2 * highConns
+		limits.TransientBaseLimit.ConnsInbound = highConns
 		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)), perNet(connsPerNet, connRate)...)
 	}
 	limits.SystemBaseLimit.Conns = 2 * infraHighConns

@@ -56,8 +56,8 @@ func TestAnOfficeMayConnect(t *testing.T) {
 	}{
 		{"/ip4/11.0.0.1", true, 100},
 		{"/ip6/2a00:1:1:1::1", true, 100},
-		{"/ip4/11.0.0.1", false, 50},
-		{"/ip6/2a00:1:1:1::1", false, 50},
+		{"/ip4/11.0.0.1", false, 90},
+		{"/ip6/2a00:1:1:1::1", false, 90},
 	} {
 		addr := tt.addr
 		limits, err := newResourceManager(&Config{Infrastructure: tt.infrastructure})
