@@ -39,6 +39,14 @@ func (n *Node) Pause(paused bool) {
 	}
 }
 
+// BytesServed is how much peers were sent of NARs since the start, in bytes.
+func (n *Node) BytesServed() int64 {
+	if l := n.live.Load(); l != nil && l.server != nil {
+		return l.server.Stats().BytesServed
+	}
+	return 0
+}
+
 // obeyPause tells the server.
 func (l *live) obeyPause() {
 	if l.server != nil {

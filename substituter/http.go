@@ -44,12 +44,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.tasks.end()
 	switch {
-	case !s.addressed(r):
-		http.Error(w, "not a name of this server", http.StatusMisdirectedRequest)
-	case fromOtherSite(r):
-		// A web page elsewhere must not find out what is cached here, nor make
-		// this node ask for things.
-		http.Error(w, "no requests from other sites", http.StatusForbidden)
+	case !s.admits(w, r):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "read-only", http.StatusMethodNotAllowed)
@@ -59,6 +54,31 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.route(w, r)
 	}
+}
+
+// Guard answers with h those requests alone that name this server and that no
+// page of another site makes.
+func (s *Server) Guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.admits(w, r) {
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+// admits refuses what does not name this server, and what other sites ask.
+func (s *Server) admits(w http.ResponseWriter, r *http.Request) bool {
+	switch {
+	case !s.addressed(r):
+		http.Error(w, "not a name of this server", http.StatusMisdirectedRequest)
+	case fromOtherSite(r):
+		// A web page elsewhere must not find out what is cached here, nor make
+		// this node ask for things.
+		http.Error(w, "no requests from other sites", http.StatusForbidden)
+	default:
+		return true
+	}
+	return false
 }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/internal/events"
+	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
@@ -50,6 +52,12 @@ type daemon struct {
 	metrics     *prometheus.Registry
 	// memory is that of all NARs on their way.
 	memory *budget.Budget
+	// events is what happens, meter how many bytes come and go.
+	events  *events.Hub
+	meter   *meter.Meter
+	sharing *sharing
+	// token is what the dashboard wants of whoever changes something.
+	token string
 
 	// closers undo what was opened, last first.
 	closers []func() error
@@ -58,8 +66,10 @@ type daemon struct {
 // runDaemon runs the node until ctx ends, and calls stopping when it begins to
 // drain.
 func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, log *zap.Logger) error {
+	hub := events.NewHub()
 	d := &daemon{
-		cfg: cfg, log: log, started: time.Now(), metrics: prometheus.NewRegistry(), memory: budget.New(cfg.Fetch.Memory),
+		cfg: cfg, log: hub.Warnings(log), started: time.Now(), metrics: prometheus.NewRegistry(), memory: budget.New(cfg.Fetch.Memory),
+		events: hub, token: newToken(),
 	}
 	d.metrics.MustRegister(d.memory)
 	err := d.open(ctx)
@@ -128,6 +138,7 @@ func (d *daemon) openState(context.Context) (err error) {
 	d.db, err = state.Open(filepath.Join(d.cfg.StateDir, "db"), d.log)
 	if err == nil {
 		d.closers = append(d.closers, d.db.Close)
+		d.meter = meter.New(d.db.Bucket("traffic"), d.log)
 	}
 	return err
 }
@@ -152,15 +163,19 @@ func (d *daemon) openStore(context.Context) (err error) {
 }
 
 func (d *daemon) openNode(context.Context) (err error) {
-	if d.cfg.Profile == config.ProfileOff {
-		return nil
-	}
-	cfg, err := nodeConfig(d.cfg, d.db, d.metrics)
-	if err == nil {
+	if d.cfg.Profile != config.ProfileOff {
+		cfg, err := nodeConfig(d.cfg, d.db, d.metrics)
+		if err != nil {
+			return err
+		}
 		cfg.Memory, cfg.Window, cfg.Reuse = d.memory, d.cfg.Fetch.Window, d.reuse
-		d.node, err = p2p.New(*cfg, d.catalog, d.log)
+		if d.node, err = p2p.New(*cfg, d.catalog, d.log); err != nil {
+			return err
+		}
+		d.meter.ServedFrom(d.node.BytesServed)
 	}
-	return err
+	d.sharing = newSharing(d.db, d.node, d.events, d.log)
+	return nil
 }
 
 func (d *daemon) openSubstituter(context.Context) error {
@@ -176,6 +191,8 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Fetches:   d.db.Bucket("fetches"),
 		Askable:   d.policy.Askable,
 		Shared:    d.shared,
+		Events:    d.events,
+		Meter:     d.meter,
 		Metrics:   d.metrics,
 		Memory:    d.memory,
 	}

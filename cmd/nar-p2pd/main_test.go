@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 //	nixconf NAME TEXT...   write $NIX_CONF_DIR/nix.conf, a line for each TEXT, in which
 //	                       SUBSTITUTER is its URL
 //	joined NAME            wait until it has joined the DHT
+//	resumed NAME           wait until it shares again after a pause
 //	announced NAME         wait until it has announced what it holds
 //	stop NAME              end it with SIGTERM; its exit code must be 0
 //	crash NAME             end it with SIGKILL
@@ -76,7 +77,10 @@ func TestScripts(t *testing.T) {
 			},
 			"joined":    func(ts *testscript.TestScript, _ bool, args []string) { awaitJoined(ts, args[0]) },
 			"announced": cmdAnnounced,
-			"cache":     func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
+			"resumed": func(ts *testscript.TestScript, _ bool, args []string) {
+				waitFor(ts, args[0]+" to share again", func() bool { return !statusOf(ts, args[0]).Sharing.Paused })
+			},
+			"cache": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
 		},
 	})
 }

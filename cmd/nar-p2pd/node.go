@@ -44,6 +44,7 @@ func (n node) Status() control.Status {
 		StateDir:    n.cfg.StateDir,
 		Store:       control.StoreStatus{Kind: n.store.kind, Location: n.store.location, Shareable: n.catalog.Len()},
 		NARBytes:    stats.NARBytes,
+		Sharing:     n.sharing.state(),
 		Upstreams:   make([]control.UpstreamStatus, len(stats.Upstreams)),
 	}
 	if example, ok := n.catalog.Example(); ok {
@@ -107,7 +108,7 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 	if a := s.Announcing; a != nil {
 		status.Announcing = &control.Announcing{
 			Keys: a.Keys, Waiting: a.Waiting, Regions: a.Regions,
-			Skipped: a.Skipped, Resting: a.Resting, SentBytes: a.SentBytes,
+			Skipped: a.Skipped, Resting: a.Resting, SentBytes: a.SentBytes, Swept: a.Swept, Next: a.Next,
 		}
 	}
 	if v := s.Served; v != nil {

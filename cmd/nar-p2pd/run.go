@@ -35,6 +35,8 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	part(d.substituter.Run)
 	part(d.vouched.Run)
 	part(giveBackMemory)
+	part(d.meter.Run)
+	part(d.sharing.Run)
 	if d.reuse != nil {
 		part(d.reuse.Run)
 	}
@@ -43,9 +45,11 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	}
 	if d.node != nil {
 		part(d.node.Run)
+		part(d.followPeers)
+		part(d.followAnnouncing)
 	}
 	servers := []*http.Server{
-		substituter.NewHTTPServer(d.substituter.Handler(), d.log),
+		substituter.NewHTTPServer(d.frontHandler(ctx), d.log),
 		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
 	}
 	listeners := []net.Listener{d.http, d.controlSocket}

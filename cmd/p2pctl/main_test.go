@@ -19,6 +19,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/cachetest"
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/internal/events"
+	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -181,6 +183,56 @@ func (node) Unban(_ context.Context, p peer.ID) (bool, error) { return p.String(
 
 func (node) Bans() ([]control.Ban, error) {
 	return []control.Ban{{Peer: peerID}, {Peer: "12D3KooWA4htBzrXcmca9U5cvLFy7vB4XbAN5Dqr3GKpKrJKsifj", Until: time.Now().Add(time.Hour)}}, nil
+}
+
+var hub = events.NewHub()
+
+// Subscribe gives what one made-up event of each kind is, and nothing more.
+func (node) Subscribe() (*events.Subscription, error) {
+	heard, err := hub.Subscribe()
+	if err != nil {
+		return nil, err
+	}
+	path := "/nix/store/" + sharedPart + "-some-name"
+	for _, e := range []events.Event{
+		{Kind: events.KindRequest, Request: &events.Request{What: "narinfo", HashPart: sharedPart, StorePath: path, Result: "found"}},
+		{Kind: events.KindFetch, Fetch: &explain.Fetch{StorePath: path, NARSize: 3 << 20, Result: explain.Running}},
+		{Kind: events.KindFetch, Fetch: &explain.Fetch{
+			StorePath: path, NARSize: 3 << 20, Result: explain.Broken, Seconds: 1.5, Error: "no source is left",
+			Sources: []explain.Source{
+				{Kind: explain.FromPeers, Bytes: 1 << 20, Peers: []explain.Part{{Peer: peerID, Bytes: 1 << 20}}},
+				{Kind: explain.FromUpstream, Name: "https://cache.nixos.org", Bytes: 1 << 10},
+			},
+		}},
+		{Kind: events.KindPeer, Peer: &events.Peer{ID: peerID, Connected: true, Exchange: true, LAN: true, Agent: "evil\x1b[2Jagent"}},
+		{Kind: events.KindPeer, Peer: &events.Peer{ID: "stranger", Connected: true}},
+		{Kind: events.KindAnnounce, Announce: &events.Announce{Keys: 34, Waiting: 4, SentBytes: 1536}},
+		{Kind: events.KindSharing, Sharing: &events.Sharing{Paused: true}},
+		{Kind: events.KindProblem, Problem: &events.Problem{Severity: "warn", Text: "upstream is left alone: \x1b[2J"}},
+	} {
+		hub.Publish(e)
+	}
+	return heard, nil
+}
+
+func (node) Days(context.Context, int) ([]meter.Day, error) {
+	return []meter.Day{
+		{Date: "2026-01-30", Amounts: meter.Amounts{Peer: 1 << 20, LAN: 2 << 20, Upstream: 4 << 20}},
+		{Date: "2026-01-31", Amounts: meter.Amounts{Store: 1 << 10, Reuse: 2 << 10, Served: 8 << 20}},
+	}, nil
+}
+
+func (node) Pause(d time.Duration) (control.Sharing, error) {
+	if d == 0 {
+		return control.Sharing{Paused: true}, nil
+	}
+	return control.Sharing{Paused: true, Until: time.Now().Add(d)}, nil
+}
+
+func (node) Resume() (control.Sharing, error) { return control.Sharing{}, nil }
+
+func (node) Dashboard() control.Dashboard {
+	return control.Dashboard{URL: "http://127.0.0.1:8460/#token=secret"}
 }
 
 func (node) Provide(_ context.Context, paths []nix.StorePath) []error {

@@ -46,6 +46,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
 		newStatus(o), newDoctor(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newHealth(o), newFetch(o),
+		newWatch(o), newStats(o), newPause(o), newResume(o), newDashboard(o),
 		newUpgradePlan(o), newSign(o), newKey(o), newNetwork(o), newConfig(o), newVersion(o),
 	)
 	root.AddCommand(newGenerate(root))

@@ -37,6 +37,9 @@ func printStatus(w io.Writer, s *control.Status) error {
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
 	row("profile", "%s, network %s%s", s.Profile, s.Network, unless(s.Role != "infrastructure", ", infrastructure"))
+	if s.Sharing.Paused {
+		row("sharing", "%s", sharingText(&s.Sharing))
+	}
 	for _, line := range wrap(s.Visible, width(w)-nameColumn) {
 		row("", "%s", line)
 	}

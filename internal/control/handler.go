@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type Node interface {
 	Find(ctx context.Context, target Target) (*Found, iter.Seq[Provider], error)
 	Closures
 	Signer
+	Observed
 }
 
 // NewHandler serves the control API for node; cache and metrics are served
@@ -72,10 +74,26 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("GET /v1/find", h.find)
 	api.HandleFunc("POST /v1/upgrade-plan", tellClosure(h, node.UpgradePlan))
 	api.HandleFunc("POST /v1/health", tellClosure(h, node.Health))
+	api.HandleFunc("GET /v1/events", h.events)
+	api.HandleFunc("GET /v1/stats", h.answer(func(r *http.Request) (any, error) { return stats(r, node) }))
+	api.HandleFunc("POST /v1/pause", h.answer(func(r *http.Request) (any, error) { return pause(r, node) }))
+	api.HandleFunc("POST /v1/resume", h.answer(func(*http.Request) (any, error) { return node.Resume() }))
+	api.HandleFunc("GET /v1/dashboard", h.answer(func(*http.Request) (any, error) { return node.Dashboard(), nil }))
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", endWith(ctx, api))
+	mux.Handle("/debug/pprof/", endWith(ctx, profiles()))
 	mux.Handle("/cache/", http.StripPrefix("/cache", cache))
 	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// profiles serves Go's profiles of the daemon: "go tool pprof" reads them. They
+// show what is in memory, and are here alone.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

@@ -15,8 +15,14 @@
 //	POST /v1/signatures          SignRequest, SignResponse
 //	GET  /v1/explain?target=...  explain.Path
 //	GET  /v1/find?target=...     lines of FindEvent (application/x-ndjson)
+//	GET  /v1/events              lines of events.Event (application/x-ndjson)
+//	GET  /v1/stats?days=...      Stats
+//	POST /v1/pause               PauseRequest, Sharing
+//	POST /v1/resume              empty, Sharing
+//	GET  /v1/dashboard           Dashboard
 //	GET  /cache/...              the substituter, as on its TCP port
 //	GET  /metrics                Prometheus metrics
+//	GET  /debug/pprof/...        Go's profiles of the daemon
 //
 // An answer with another status than 200 is an Error. docs/control.md shows
 // the shapes.
@@ -51,6 +57,8 @@ type Status struct {
 	// "store", "peer" or "upstream".
 	NARBytes  map[string]uint64 `json:"narBytes"`
 	Upstreams []UpstreamStatus  `json:"upstreams"`
+	// Sharing says whether the owner has paused it.
+	Sharing Sharing `json:"sharing"`
 	// P2P is absent in profile off.
 	P2P *P2PStatus `json:"p2p,omitempty"`
 }
@@ -170,6 +178,11 @@ type Announcing struct {
 	Resting int `json:"resting"`
 	// SentBytes is the upload that it has taken since the start.
 	SentBytes int64 `json:"sentBytes"`
+	// Swept is when the round began in which all that was announced before is
+	// announced again, and Next when its next part is due. They are absent where
+	// there is none.
+	Swept time.Time `json:"swept,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
 }
 
 // Served counts what peers got since the start.

@@ -112,7 +112,7 @@ func (s *Subscription) push(e Event) {
 // older ones were lost, the first says how many.
 func (s *Subscription) Next(ctx context.Context) ([]Event, error) {
 	for {
-		if got := s.take(); len(got) > 0 {
+		if got := s.Pending(); len(got) > 0 {
 			return got, nil
 		}
 		select {
@@ -123,7 +123,8 @@ func (s *Subscription) Next(ctx context.Context) ([]Event, error) {
 	}
 }
 
-func (s *Subscription) take() (got []Event) {
+// Pending is Next without waiting.
+func (s *Subscription) Pending() (got []Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost > 0 {

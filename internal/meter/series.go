@@ -1,6 +1,9 @@
 package meter
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Series is amounts at even distances in time.
 type Series struct {
@@ -52,4 +55,9 @@ func (s *series) since(t, now time.Time) Series {
 		got.Amounts = append(got.Amounts, *s.at(n))
 	}
 	return got
+}
+
+// Empty reports whether there was nothing.
+func (s Series) Empty() bool {
+	return !slices.ContainsFunc(s.Amounts, func(a Amounts) bool { return a != Amounts{} })
 }
