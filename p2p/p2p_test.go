@@ -480,7 +480,7 @@ func TestLostPeersAreConnectedAgain(t *testing.T) {
 func TestNodeThatDoesNotRunFindsNothing(t *testing.T) {
 	key, id := newIdentity(t)
 	n, err := p2p.New(p2p.Config{
-		Profile: p2p.LAN, Network: "team", Identity: key, Datastore: func(string) ds.Batching { return nil },
+		Profile: p2p.LAN, Network: "team", Identity: key, Datastore: func(string) ds.Batching { return ds.NewMapDatastore() },
 	}, newShelf(t), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

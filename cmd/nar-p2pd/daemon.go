@@ -30,9 +30,11 @@ import (
 
 // daemon is all parts of the node, wired but not running.
 type daemon struct {
-	cfg     *config.Config
-	log     *zap.Logger
-	started time.Time
+	cfg *config.Config
+	log *zap.Logger
+	// settings are cfg with what was changed since the start.
+	settings *reloader
+	started  time.Time
 
 	controlSocket net.Listener
 	http          net.Listener
@@ -65,11 +67,11 @@ type daemon struct {
 
 // runDaemon runs the node until ctx ends, and calls stopping when it begins to
 // drain.
-func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, log *zap.Logger) error {
+func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, settings *reloader, log *zap.Logger) error {
 	hub := events.NewHub()
 	d := &daemon{
 		cfg: cfg, log: hub.Warnings(log), started: time.Now(), metrics: prometheus.NewRegistry(), memory: budget.New(cfg.Fetch.Memory),
-		events: hub, token: newToken(),
+		events: hub, token: newToken(), settings: settings,
 	}
 	d.metrics.MustRegister(d.memory)
 	err := d.open(ctx)
@@ -171,6 +173,10 @@ func (d *daemon) openNode(context.Context) (err error) {
 		cfg.Memory, cfg.Window, cfg.Reuse = d.memory, d.cfg.Fetch.Window, d.reuse
 		if d.node, err = p2p.New(*cfg, d.catalog, d.log); err != nil {
 			return err
+		}
+		d.settings.apply["p2p.upload_limit"] = func(c *config.Config) error {
+			d.node.LimitUploads(c.P2P.UploadLimit)
+			return nil
 		}
 		d.meter.ServedFrom(d.node.BytesServed)
 	}

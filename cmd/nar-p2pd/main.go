@@ -63,10 +63,12 @@ func run(ctx context.Context, release func(), args []string, stdout, stderr io.W
 	if *checkOnly {
 		return check(cfg, stdout)
 	}
-	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
+	log, level, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return err
 	}
 	logging.CaptureLibp2p(log)
-	return runDaemon(ctx, release, cfg, log)
+	settings := newReloader(cfg, func() (*config.Config, error) { return config.Load(flags, os.Environ()) }, log)
+	settings.apply["log.level"] = func(c *config.Config) error { return level.UnmarshalText([]byte(c.Log.Level)) }
+	return runDaemon(ctx, release, cfg, settings, log)
 }

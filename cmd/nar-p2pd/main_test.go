@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 //	                       the same, with OTHER as its bootstrap node, and wait
 //	                       until it has joined the DHT
 //	endpoint NAME          set $ENDPOINT to where it answers who provides what
+//	hangup NAME            send it SIGHUP
+//	settled NAME KEY VALUE wait until that is its setting
 //	peer NAME VARIABLE     set the variable to its address with its peer ID
 //	nixconf NAME TEXT...   write $NIX_CONF_DIR/nix.conf, a line for each TEXT, in which
 //	                       SUBSTITUTER is its URL
@@ -72,6 +74,10 @@ func TestScripts(t *testing.T) {
 			"get":      cmdGet,
 			"endpoint": cmdEndpoint,
 			"nixconf":  cmdNixConf,
+			"hangup": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(daemons(ts)[args[0]].signal(syscall.SIGHUP))
+			},
+			"settled": cmdSettled,
 			"peer": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[1], statusOf(ts, args[0]).P2P.Addresses[0])
 			},
@@ -143,6 +149,21 @@ func cmdNixConf(ts *testscript.TestScript, _ bool, args []string) {
 	text := strings.ReplaceAll(strings.Join(args[1:], "\n")+"\n", "SUBSTITUTER", statusOf(ts, args[0]).Substituter)
 	ts.Check(os.WriteFile(filepath.Join(dir, "nix.conf"), []byte(text), 0o644))
 	ts.Setenv("NIX_CONF_DIR", dir)
+}
+
+func cmdSettled(ts *testscript.TestScript, _ bool, args []string) {
+	waitFor(ts, args[1]+" to be "+args[2], func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cfg, err := control.NewClient([]string{ts.MkAbs(args[0] + ".sock")}).Config(ctx)
+		ts.Check(err)
+		for _, s := range cfg.Settings {
+			if s.Key == args[1] {
+				return strings.Join(s.Values, " ") == args[2]
+			}
+		}
+		return false
+	})
 }
 
 func cmdAnnounced(ts *testscript.TestScript, _ bool, args []string) {

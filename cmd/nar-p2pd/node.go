@@ -65,7 +65,7 @@ func (n node) Status() control.Status {
 
 // Config implements control.Node.
 func (n node) Config() control.Config {
-	return control.Config{File: n.cfg.File, Settings: n.cfg.Effective()}
+	return control.Config{File: n.cfg.File, Settings: n.settings.effective()}
 }
 
 func p2pStatus(s p2p.Status) *control.P2PStatus {

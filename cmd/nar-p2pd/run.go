@@ -34,6 +34,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	}
 	part(d.substituter.Run)
 	part(d.vouched.Run)
+	part(d.settings.run)
 	part(giveBackMemory)
 	part(d.meter.Run)
 	part(d.sharing.Run)

@@ -16,11 +16,11 @@ import (
 func newConfig(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
-		Short: "show, check and find the daemon's settings",
+		Short: "show, check, find and reload the daemon's settings",
 		Args:  usage(cobra.NoArgs),
 		RunE:  group,
 	}
-	c.AddCommand(newConfigShow(o), newConfigCheck(), newConfigPath(o))
+	c.AddCommand(newConfigShow(o), newConfigCheck(), newConfigPath(o), newConfigReload(o))
 	return c
 }
 
@@ -144,6 +144,36 @@ func newConfigPath(o *options) *cobra.Command {
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), file)
 			return err
+		},
+	}
+}
+
+func newConfigReload(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "have the daemon read its settings again",
+		Long: "Have the daemon read its settings again, as SIGHUP does. What can change without a\n" +
+			"restart does at once, and what cannot is named. With a mistake in them nothing\n" +
+			"changes.",
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			told, err := o.client().Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(cmd.OutOrStdout(), told)
+			}
+			for _, key := range told.Applied {
+				cmd.Printf("%s: counts now\n", key)
+			}
+			for _, key := range told.Restart {
+				cmd.Printf("%s: needs a restart\n", key)
+			}
+			if len(told.Applied)+len(told.Restart) == 0 {
+				cmd.Println("nothing has changed")
+			}
+			return nil
 		},
 	}
 }

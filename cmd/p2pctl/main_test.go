@@ -160,6 +160,10 @@ func (node) Config() control.Config {
 	}}
 }
 
+func (node) Reload() (*control.Reloaded, error) {
+	return &control.Reloaded{Applied: []string{"log.level"}, Restart: []string{"network"}}, nil
+}
+
 func (node) Peers() ([]control.Peer, error) {
 	return []control.Peer{{
 		ID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461"}, Agent: "evil\x1b[2Jagent",

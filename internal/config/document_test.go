@@ -48,6 +48,9 @@ are separated by blanks or commas; a flag for a list may be repeated, and an emp
 replaces the default, it does not add to it. Sizes are bytes with an optional unit (B, KiB, MiB, GiB, TiB); durations
 have units (` + "`500ms`, `5s`" + `); paths are absolute.
 
+At SIGHUP, or ` + "`p2pctl config reload`" + `, the settings are read again. ` + "`log.level` and `p2p.upload_limit`" + ` count at once; which of the
+others have changed, and so need a restart, is said.
+
 `
 
 const upstreamSection = `

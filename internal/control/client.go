@@ -140,6 +140,12 @@ func (c *Client) Config(ctx context.Context) (Config, error) {
 	return cfg, err
 }
 
+// Reload has the daemon read its settings again.
+func (c *Client) Reload(ctx context.Context) (*Reloaded, error) {
+	told := &Reloaded{}
+	return told, c.get(ctx, http.MethodPost, "/v1/config/reload", nil, told)
+}
+
 // Metrics asks for the node's metrics, each summed up over its labels.
 func (c *Client) Metrics(ctx context.Context) (map[string]float64, error) {
 	response, err := c.do(ctx, http.MethodGet, "/metrics", nil)

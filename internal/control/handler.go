@@ -34,6 +34,8 @@ const (
 type Node interface {
 	Status() Status
 	Config() Config
+	// Reload reads the settings again. Where they have a mistake none changes.
+	Reload() (*Reloaded, error)
 	Peers() ([]Peer, error)
 	Contacts
 	// Provide shares paths, also such as were withdrawn, and announces them. It
@@ -60,6 +62,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api := http.NewServeMux()
 	api.HandleFunc("GET /v1/status", h.answer(func(*http.Request) (any, error) { return node.Status(), nil }))
 	api.HandleFunc("GET /v1/config", h.answer(func(*http.Request) (any, error) { return node.Config(), nil }))
+	api.HandleFunc("POST /v1/config/reload", h.answer(func(*http.Request) (any, error) { return node.Reload() }))
 	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
 	api.HandleFunc("POST /v1/peers/connect", h.answer(func(r *http.Request) (any, error) { return connect(r, node) }))
 	api.HandleFunc("POST /v1/peers/ping", h.answer(func(r *http.Request) (any, error) { return pingPeer(r, node) }))

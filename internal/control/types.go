@@ -3,6 +3,7 @@
 //
 //	GET  /v1/status              Status
 //	GET  /v1/config              Config
+//	POST /v1/config/reload       Reloaded
 //	GET  /v1/peers               []Peer
 //	POST /v1/peers/connect       ConnectRequest, empty
 //	POST /v1/peers/ping          PingRequest, PingResponse
@@ -68,6 +69,14 @@ type Config struct {
 	// File is "" where none was read.
 	File     string             `json:"file,omitempty"`
 	Settings []config.Effective `json:"settings"`
+}
+
+// Reloaded says what became of the settings that have changed since they were last
+// read.
+type Reloaded struct {
+	// Applied are the keys that count now, Restart those that need a restart.
+	Applied []string `json:"applied"`
+	Restart []string `json:"restart"`
 }
 
 // StoreStatus says where the node's paths are.

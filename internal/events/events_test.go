@@ -111,7 +111,7 @@ func TestSubscribersAreBounded(t *testing.T) {
 func TestWarningsOfTheLogArePublishedAndRemembered(t *testing.T) {
 	hub := events.NewHub()
 	var text bytes.Buffer
-	log, err := logging.New(&text, "error", logging.Console)
+	log, _, err := logging.New(&text, "error", logging.Console)
 	if err != nil {
 		t.Fatal(err)
 	}

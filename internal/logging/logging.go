@@ -18,18 +18,19 @@ const (
 )
 
 // New returns a logger that writes messages of at least level ("debug",
-// "info", "warn", "error") to w in format Console or JSON.
-func New(w io.Writer, level, format string) (*zap.Logger, error) {
-	least, err := zapcore.ParseLevel(level)
+// "info", "warn", "error") to w in format Console or JSON. The level that it
+// returns can be changed.
+func New(w io.Writer, level, format string) (*zap.Logger, zap.AtomicLevel, error) {
+	least, err := zap.ParseAtomicLevel(level)
 	if err != nil {
-		return nil, fmt.Errorf("logging: %w", err)
+		return nil, least, fmt.Errorf("logging: %w", err)
 	}
 	encoder, err := newEncoder(format)
 	if err != nil {
-		return nil, err
+		return nil, least, err
 	}
 	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), least)
-	return zap.New(core, zap.ErrorOutput(zapcore.AddSync(w))), nil
+	return zap.New(core, zap.ErrorOutput(zapcore.AddSync(w))), least, nil
 }
 
 func newEncoder(format string) (zapcore.Encoder, error) {

@@ -18,7 +18,7 @@ import (
 
 func TestJSON(t *testing.T) {
 	var b bytes.Buffer
-	log, err := logging.New(&b, "info", logging.JSON)
+	log, _, err := logging.New(&b, "info", logging.JSON)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,10 +34,10 @@ func TestJSON(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	if _, err := logging.New(&bytes.Buffer{}, "loud", logging.JSON); err == nil {
+	if _, _, err := logging.New(&bytes.Buffer{}, "loud", logging.JSON); err == nil {
 		t.Error("level loud is accepted")
 	}
-	if _, err := logging.New(&bytes.Buffer{}, "info", "xml"); err == nil {
+	if _, _, err := logging.New(&bytes.Buffer{}, "info", "xml"); err == nil {
 		t.Error("format xml is accepted")
 	}
 }
@@ -46,7 +46,7 @@ func TestErrors(t *testing.T) {
 func TestCaptureLibp2p(t *testing.T) {
 	var b bytes.Buffer
 	dht := golog.Logger("dht/some-part") // as kad-dht does, before main
-	log, err := logging.New(&b, "info", logging.Console)
+	log, _, err := logging.New(&b, "info", logging.Console)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestCaptureLibp2p(t *testing.T) {
 // TestCaptureDebug looks at go-log alone, as libp2p has its handler by now.
 func TestCaptureDebug(t *testing.T) {
 	var b bytes.Buffer
-	log, err := logging.New(&b, "debug", logging.Console)
+	log, _, err := logging.New(&b, "debug", logging.Console)
 	if err != nil {
 		t.Fatal(err)
 	}
