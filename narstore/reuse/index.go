@@ -80,8 +80,8 @@ type Index struct {
 	closed  bool
 	cancels map[*Session]context.CancelFunc
 	running sync.WaitGroup
-	// slots bounds what is indexed at once on demand.
-	slots chan struct{}
+	// slots bounds what is indexed at once on demand, smallSlots what is small.
+	slots, smallSlots chan struct{}
 }
 
 // New returns an index of store, as far as the buckets hold one.
@@ -101,7 +101,7 @@ func New(store narstore.Store, buckets Buckets, cfg Config, log *zap.Logger) *In
 		full:    make(chan struct{}, 1),
 		jobs:    make(map[nix.HashPart]*job),
 		cancels: make(map[*Session]context.CancelFunc),
-		slots:   make(chan struct{}, maxJobs),
+		slots:   make(chan struct{}, maxJobs), smallSlots: make(chan struct{}, maxSmallJobs),
 	}
 	x.records = recall(buckets.Paths)
 	x.metrics = newMetrics(cfg.Registerer, x.records)

@@ -15,9 +15,12 @@ import (
 )
 
 const (
-	// maxJobs is how many paths are indexed at once on demand. Each takes about a
-	// core, and 3 MiB.
-	maxJobs = 2
+	// maxJobs is how many paths are indexed at once on demand, and maxSmallJobs how
+	// many more of up to smallJob bytes, which need not wait for large ones. Each
+	// takes about a core, and 3 MiB.
+	maxJobs      = 2
+	maxSmallJobs = 2
+	smallJob     = 4 << 20
 	// maxRelatives is how many relatives are indexed for one path, and
 	// maxRelativeShare and minRelatives bound how large they may be all together:
 	// so many times the path's own size, or so many bytes if that is more.
@@ -137,15 +140,21 @@ func (x *Index) finish(t task) {
 }
 
 func (x *Index) onDemand(ctx context.Context, t task) error {
+	info, err := x.store.Info(ctx, t.part)
+	if err != nil {
+		return err
+	}
+	small := x.smallSlots
+	if info.NARSize > smallJob {
+		small = nil // blocks for ever
+	}
 	select {
+	case small <- struct{}{}:
+		defer func() { <-small }()
 	case x.slots <- struct{}{}:
 		defer func() { <-x.slots }()
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	info, err := x.store.Info(ctx, t.part)
-	if err != nil {
-		return err
 	}
 	return x.index(ctx, info, onDemand, t.job, nil)
 }

@@ -59,6 +59,8 @@ type Session struct {
 	index *Index
 	want  Want
 	like  likeness
+	// expected is the share of the NAR that is expected to be found.
+	expected float64
 	// awaited is the job of the best relative, nil where that is indexed already.
 	awaited *job
 	// tasks are all relatives that are not indexed yet.
@@ -90,7 +92,9 @@ func (x *Index) Begin(ctx context.Context, want Want) *Session {
 		return s
 	}
 	relatives := x.kin.relatives(want.Path, want.Size)
-	s.like, _ = likenessOf(want.Path, want.Size, relatives)
+	var covers float64
+	s.like, covers = likenessOf(want.Path, want.Size, relatives)
+	s.expected = covers * x.learned.expect(want.Hash, s.like)
 	if want.Size <= chunk.ImplicitSize {
 		return s // there are no hash parts to write into a relative's chunk
 	}
@@ -116,6 +120,10 @@ func (x *Index) Begin(ctx context.Context, want Want) *Session {
 	}()
 	return s
 }
+
+// Expected returns the share of the NAR, from 0 to 1, that is expected to be
+// found.
+func (s *Session) Expected() float64 { return s.expected }
 
 // Vain reports whether nothing can be found: nothing is indexed, and nothing
 // being indexed.

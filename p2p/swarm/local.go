@@ -26,9 +26,11 @@ const (
 	// scoutBatch is how many chunks are looked for at once.
 	scoutBatch = 128
 	// scoutPatience is how long, all together, chunks are not asked for because a
-	// relative that may have them is still being indexed. It is less than that for
-	// which a source may be silent.
+	// relative that may have them is still being indexed: less than that for which
+	// a source may be silent. A second is added for each scoutRate bytes of the NAR,
+	// a tenth of the time in which a line of 1 Gbit/s brings them.
 	scoutPatience = 100 * time.Millisecond
+	scoutRate     = 1e9
 )
 
 // origin is where a chunk is from.
@@ -101,12 +103,18 @@ func (l *local) has(i int) bool {
 	return ok
 }
 
-// owed is how many bytes are still to be taken; the window's mu is held.
-func (l *local) owed() int64 {
+// owed is how many bytes are still to be taken from the store, as far as that is
+// decided, and of the others is to be expected; the window's mu is held.
+func (l *local) owed(w *window) int64 {
 	if l == nil {
 		return 0
 	}
-	return l.left
+	undecided := w.size - w.first
+	if w.decided > 0 {
+		last := &w.known[w.decided-1]
+		undecided = w.size - max(last.Offset+int64(last.Length), w.first)
+	}
+	return l.left + int64(l.session.Expected()*float64(undecided))
 }
 
 // run decides and takes until the window is done or ctx ends.
@@ -122,7 +130,7 @@ func (l *local) run(ctx context.Context, w *window, running *sync.WaitGroup) {
 
 // scout decides which chunks are taken from the store.
 func (l *local) scout(ctx context.Context, w *window) {
-	patience := scoutPatience
+	patience := scoutPatience + time.Duration(float64(w.size)/scoutRate*float64(time.Second))
 	places := make([]reuse.Place, scoutBatch)
 	for {
 		first, chunks := w.undecided()

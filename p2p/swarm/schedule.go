@@ -268,7 +268,7 @@ type state struct {
 func (w *window) state() (s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s.left, s.started = w.size-w.first-w.tally.verified-w.tally.taken-w.local.owed(), w.started
+	s.left, s.started = w.size-w.first-w.tally.verified-w.tally.taken-w.local.owed(w), w.started
 	for _, worker := range w.workers {
 		switch {
 		case worker.stalled:
