@@ -316,7 +316,7 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 	}}
 	expected := &explain.Expected{FirstByteSeconds: 0.02, BytesPerSecond: 10 << 20, Seconds: 0.32}
 	p.Plan = &explain.Plan{Order: explain.HolderKnown, Sources: []explain.Planned{
-		{Kind: explain.FromPeers, AfterSeconds: 1},
+		{Kind: explain.FromPeers, AfterSeconds: 1, Expected: &explain.Expected{Local: 0.95}},
 		{Kind: explain.FromUpstream, Name: upstream.Upstream, AfterSeconds: 0.5, Expected: expected},
 	}}
 	p.Fetch = &explain.Fetch{
@@ -326,7 +326,7 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 			{Kind: explain.FromUpstream, Name: upstream.Upstream, Expected: expected, Bytes: 3 << 20, Wasted: 1 << 20, Attempts: []explain.Attempt{
 				{Why: explain.WhenSilent, FirstByte: 0.1, Stop: 1.5, Bytes: 3 << 20, End: explain.Complete},
 			}},
-			{Kind: explain.FromPeers, AfterSeconds: 3, Attempts: []explain.Attempt{}},
+			{Kind: explain.FromPeers, AfterSeconds: 3, Bytes: 2 << 20, Reused: &explain.Reused{BySum: 1 << 19, ByMaskedSum: 1 << 20}, Attempts: []explain.Attempt{}},
 		},
 	}
 	p.Conclude()

@@ -188,7 +188,7 @@ func BenchmarkStore(b *testing.B) {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		x := reuse.New(store, reuse.Buckets{Chunks: db.Bucket("reuse"), Paths: db.Bucket("reuse-paths")}, reuse.Config{
-			Registerer: registry, MaxBytes: 1 << 30,
+			Registerer: registry,
 			Background: reuse.Background{MinSize: 1, Rate: 1 << 40, Pause: time.Millisecond, OnMains: func() bool { return true }},
 		}, zap.NewNop())
 		ctx, cancel := context.WithCancel(context.Background())
@@ -202,6 +202,9 @@ func BenchmarkStore(b *testing.B) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		took := time.Since(begun)
+		runtime.GC()
+		runtime.ReadMemStats(&during)
+		b.ReportMetric(float64(during.HeapAlloc-min(during.HeapAlloc, before.HeapAlloc))/1e6, "MB-live")
 		cancel()
 		<-done
 		if err := db.Close(); err != nil {

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 )
@@ -137,7 +138,8 @@ func (x *Index) follower(settled chan<- struct{}) func(narstore.Update) error {
 	known := false
 	return func(u narstore.Update) error {
 		for _, info := range u.Added {
-			if info.Path.IsDerivation() {
+			// What has no manifest has no relatives, and is many paths of a store.
+			if info.Path.IsDerivation() || info.NARSize <= chunk.ImplicitSize {
 				continue
 			}
 			x.kin.add(info)

@@ -248,14 +248,22 @@ func (p *Path) aboutFetch() string {
 		return ""
 	}
 	from := map[Kind]int64{}
+	reused := int64(0)
 	for _, s := range f.Sources {
 		from[s.Kind] += s.Bytes
+		if s.Reused != nil {
+			reused += s.Reused.BySum + s.Reused.ByMaskedSum
+		}
 	}
+	from[FromPeers] -= reused
 	var parts []string
 	for _, k := range []Kind{FromStore, FromPeers, FromUpstream} {
 		if from[k] > 0 {
 			parts = append(parts, Size(from[k])+" from "+kindText(k))
 		}
+	}
+	if reused > 0 {
+		parts = append(parts, Size(reused)+" from other paths of the store")
 	}
 	took := "nothing"
 	if len(parts) > 0 {
