@@ -1,6 +1,9 @@
 package swarm
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // How much is asked of a provider ahead of what has come: what its line holds at
 // the rate that was measured, twice over, and what comes in flowSlack beside.
@@ -26,10 +29,14 @@ const (
 	rateWeight = 0.5
 	// A provider that owes something and says nothing for stallRounds round trips
 	// has stalled, within bounds: TCP repeats what was lost after 200 ms and a
-	// round trip.
+	// round trip. Of a slow line nothing is heard until a frame of the muxer has come
+	// as a whole; stallFrames may come late.
 	stallRounds = 4
+	stallFrames = 2
 	minStall    = 500 * time.Millisecond
 	maxStall    = 4 * time.Second
+	// frameSize is the longest frame of yamux, in bytes.
+	frameSize = 64 << 10
 )
 
 // flow is what was measured of one provider.
@@ -106,5 +113,9 @@ func (f *flow) needs(bytes int64) (d time.Duration, ok bool) {
 
 // patience is how long a silence may last.
 func (f *flow) patience() time.Duration {
-	return min(max(stallRounds*f.rtt, minStall), maxStall)
+	patience := max(stallRounds*f.rtt, minStall)
+	if rate := cmp.Or(f.rate, f.usual); rate > 0 {
+		patience += time.Duration(stallFrames * frameSize / rate * float64(time.Second))
+	}
+	return min(patience, maxStall)
 }

@@ -69,3 +69,25 @@ func TestFlowPauses(t *testing.T) {
 		t.Errorf("a rate of %.0f, want about 10 MB/s", f.rate)
 	}
 }
+
+// TestFlowPatience has lines on which one frame of the muxer takes long.
+func TestFlowPatience(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		rtt         time.Duration
+		rate, usual float64
+		want        time.Duration
+	}{
+		{"nothing known", 0, 0, 0, minStall},
+		{"far", 200 * time.Millisecond, 0, 0, 800 * time.Millisecond},
+		{"fast", time.Millisecond, 128 << 20, 0, minStall + time.Millisecond},
+		{"slow", time.Millisecond, 64 << 10, 128 << 20, minStall + 2*time.Second},
+		{"slow before", time.Millisecond, 0, 64 << 10, minStall + 2*time.Second},
+		{"hardly a line", time.Millisecond, 1000, 0, maxStall},
+	} {
+		f := flow{rtt: tt.rtt, rate: tt.rate, usual: tt.usual}
+		if got := f.patience(); (got - tt.want).Abs() > time.Millisecond {
+			t.Errorf("%s: patience = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
