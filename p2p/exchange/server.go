@@ -37,8 +37,8 @@ type ServerConfig struct {
 	// the have and narinfo requests, that are served at once; 0 is 64 and 16,
 	// as many as Nix fetches NARs at once. A session takes up to 1 MiB of memory
 	// and one open NAR. Peers of one group of addresses, beyond the local network,
-	// have at most half of them. Whoever is too many waits for a moment and is
-	// sent away.
+	// have at most half of those that others do not have. Whoever is too many waits
+	// for a moment and is sent away.
 	Sessions, SessionsPerPeer int
 	// UploadLimit is how many bytes per second are sent in all, TLS and what is
 	// below it not counted; 0 sets no limit. See LimitUploads.

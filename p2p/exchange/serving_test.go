@@ -233,14 +233,24 @@ func TestAddressGroups(t *testing.T) {
 	}
 	stranger := p.another(t)
 	far.place(stranger.from.ID(), "11.0.2.1")
-	if _, err := stranger.consent(t, hash); err != nil {
-		t.Errorf("peer of another address group: %v", err)
+	stranger.hold(t, hash)
+	accomplice := p.another(t)
+	far.place(accomplice.from.ID(), "11.0.2.2")
+	if _, err := accomplice.consent(t, hash); !isBusy(err) {
+		t.Errorf("two groups would have every place: %v, want busy", err)
+	}
+	last := p.another(t)
+	far.place(last.from.ID(), "11.0.3.1")
+	if _, err := last.consent(t, hash); err != nil {
+		t.Errorf("peer of a third address group: %v", err)
 	}
 }
 
 // Whoever opens many streams is sent no more than others.
 func TestUploadLimitIsFair(t *testing.T) {
-	const size, limit = 8 << 20, 8 << 20
+	// A limit this low keeps what clients have asked for waiting for half a second:
+	// a client that gets no CPU for a while does not miss its turns.
+	const size, limit = 4 << 20, 2 << 20
 	shelf := &exchangetest.Shelf{}
 	nar := exchangetest.Bytes(1, size)
 	hash := shelf.Add(nar)

@@ -8,7 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/nar-p2p/nar-p2p/p2p/netgroup"
 )
 
 // slotPatience is how long whoever finds no slot waits for one. A client begins
@@ -30,22 +31,7 @@ type holder struct {
 
 func holderOf(p peer.ID, addr ma.Multiaddr) holder {
 	h := holder{peer: p}
-	if manet.IsPrivateAddr(addr) || manet.IsIPLoopback(addr) {
-		return h
-	}
-	ip, err := manet.ToIP(addr)
-	if err != nil {
-		return h
-	}
-	if a, ok := netip.AddrFromSlice(ip); ok {
-		a = a.Unmap()
-		bits := 48
-		if a.Is4() {
-			bits = 24
-		}
-		// It fails for no address and length that fit each other.
-		h.group, _ = a.Prefix(bits)
-	}
+	h.group, _ = netgroup.Far(addr) // zero for none
 	return h
 }
 
@@ -54,7 +40,7 @@ func holderOf(p peer.ID, addr ma.Multiaddr) holder {
 // rather than queued. A stream that waits for its peer loses its slot when
 // others want one: first those of the peer that has the most.
 type slots struct {
-	total, perPeer, perGroup int
+	total, perPeer int
 
 	mu     sync.Mutex
 	taken  map[*slot]struct{}
@@ -77,17 +63,23 @@ type slot struct {
 	lost bool
 }
 
-// newSlots returns slots of which a group of addresses gets at most half.
 func newSlots(total, perPeer int) *slots {
 	return &slots{
-		total:    total,
-		perPeer:  perPeer,
-		perGroup: max(total/2, 1),
-		taken:    make(map[*slot]struct{}),
-		peers:    make(map[peer.ID]int),
-		groups:   make(map[netip.Prefix]int),
-		freed:    make(chan struct{}),
+		total:   total,
+		perPeer: perPeer,
+		taken:   make(map[*slot]struct{}),
+		peers:   make(map[peer.ID]int),
+		groups:  make(map[netip.Prefix]int),
+		freed:   make(chan struct{}),
 	}
+}
+
+// perGroup is how many slots a group of addresses may have: half of those that
+// others do not have. So some are left for whoever comes, however many a few groups
+// want; mu is held.
+func (s *slots) perGroup(group netip.Prefix) int {
+	others := len(s.taken) - s.groups[group]
+	return max((s.total-others)/2, 1)
 }
 
 // await takes a slot as soon as there is one, or says what there was no room
@@ -120,7 +112,7 @@ func (s *slots) take(h holder, wake func()) (got *slot, reason refusalReason, fr
 	switch {
 	case s.peers[h.peer] >= s.perPeer:
 		reason, eligible = refusedPeer, func(o *slot) bool { return o.peer == h.peer }
-	case h.group.IsValid() && s.groups[h.group] >= s.perGroup:
+	case h.group.IsValid() && s.groups[h.group] >= s.perGroup(h.group):
 		reason, eligible = refusedGroup, func(o *slot) bool { return o.group == h.group }
 	case len(s.taken) >= s.total:
 		reason = refusedFull

@@ -17,6 +17,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
+	"github.com/nar-p2p/nar-p2p/p2p/netgroup"
 )
 
 var (
@@ -151,10 +152,10 @@ func (t *Transfer) group(p peer.AddrInfo) (netip.Prefix, bool) {
 	case t.swarm.trusted(p.ID, addr): // nil where there is no direct connection
 		return netip.Prefix{}, false
 	case direct:
-		return addressGroup(addr)
+		return netgroup.Of(addr)
 	}
 	for _, addr := range p.Addrs {
-		if g, ok := addressGroup(addr); ok {
+		if g, ok := netgroup.Of(addr); ok {
 			return g, true
 		}
 	}

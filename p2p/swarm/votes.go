@@ -7,12 +7,12 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/p2p/netgroup"
 )
 
 // votesNeeded is how many address groups, of one family, must name the same root
@@ -68,7 +68,7 @@ func newVotes() *votes { return &votes{changed: make(chan struct{}, 1)} }
 
 // add counts the vote of a peer that is directly connected from addr.
 func (v *votes) add(root chunk.Root, addr ma.Multiaddr, trusted bool) {
-	group, ok := addressGroup(addr)
+	group, ok := netgroup.Of(addr)
 	if !ok {
 		return
 	}
@@ -133,26 +133,6 @@ func (b *ballot) weight() weight {
 		}
 	}
 	return weight{trusted: b.trusted, groups: max(four, six)}
-}
-
-// addressGroup returns the addresses that count as one: an IPv4 /24 or IPv6
-// /48, which is what one customer usually has.
-func addressGroup(addr ma.Multiaddr) (netip.Prefix, bool) {
-	ip, err := manet.ToIP(addr)
-	if err != nil {
-		return netip.Prefix{}, false
-	}
-	a, ok := netip.AddrFromSlice(ip)
-	if !ok {
-		return netip.Prefix{}, false
-	}
-	a = a.Unmap()
-	bits := 48
-	if a.Is4() {
-		bits = 24
-	}
-	group, err := a.Prefix(bits)
-	return group, err == nil
 }
 
 // ballot asks the first providers for their root.
