@@ -252,7 +252,7 @@ func (f *Finder) hold(e *entry, h holder) {
 		e.holders[at].own = e.holders[at].own || h.own
 		return
 	}
-	if len(e.holders) == maxHolders || slices.Contains(e.refused, h.peer) {
+	if slices.Contains(e.refused, h.peer) || len(e.holders) == maxHolders && !f.makeRoom(e, h.peer) {
 		return
 	}
 	e.holders = append(e.holders, h)
