@@ -12,6 +12,7 @@ func loopbacks(s scale) []measurement {
 			{name: "loopback", unit: "MB/s", goal: goal{what: "ratio", target: 0.6, atLeast: true}},
 			{name: "loopback-kubo", unit: "MB/s", goal: goal{what: "ratio", target: 3, atLeast: true}},
 			{name: "loopback-nix", unit: "s", goal: goal{what: "ratio", target: 1.15}},
+			{name: "loopback-nix-bare", unit: "s"},
 		},
 		setUp: func(l *lab.Lab, wanted want) (func() ([]sample, error), error) {
 			return setUpLoopback(l, wanted, s.mib(1024))
@@ -35,7 +36,7 @@ func setUpLoopback(l *lab.Lab, wanted want, size int64) (func() ([]sample, error
 		ours, err := consumer.rate()
 		return against(ours, theirs), err
 	}
-	measures := make([]func() (sample, error), 3)
+	measures := make([]func() (sample, error), 4)
 	if wanted("loopback") {
 		measures[0] = func() (sample, error) {
 			return compare(func() (float64, error) { return bareStream(l.Within(patience), c.record.NARSize) })
@@ -48,16 +49,26 @@ func setUpLoopback(l *lab.Lab, wanted want, size int64) (func() ([]sample, error
 		}
 		measures[1] = func() (sample, error) { return compare(k.rate) }
 	}
-	if wanted("loopback-nix") {
-		nginx, nix := l.Nginx("nginx", c.cache), newClient(l, nil, c.keys)
-		measures[2] = func() (sample, error) {
-			theirs, err := nix.copy(nginx, c.record.StorePath)
+	if !wanted("loopback-nix") && !wanted("loopback-nix-bare") {
+		return each(measures), nil
+	}
+	nginx, nix := l.Nginx("nginx", c.cache), newClient(l, nil, c.keys)
+	into := func(url string) (float64, error) { return nix.copy(url, c.record.StorePath) }
+	beside := func(measure func() (float64, error)) func() (sample, error) {
+		return func() (sample, error) {
+			theirs, err := into(nginx)
 			if err != nil {
 				return sample{}, err
 			}
-			ours, err := nix.copy(consumer.URL(), c.record.StorePath)
+			ours, err := measure()
 			return against(ours, theirs), err
 		}
+	}
+	if wanted("loopback-nix") {
+		measures[2] = beside(func() (float64, error) { return into(consumer.URL()) })
+	}
+	if wanted("loopback-nix-bare") {
+		measures[3] = beside(func() (float64, error) { return c.throughPipeline(into) })
 	}
 	return each(measures), nil
 }
