@@ -6,13 +6,16 @@ TOOLS    := $(CURDIR)/.tools/bin
 GOLANGCI := $(TOOLS)/golangci-lint
 BUF      := $(TOOLS)/buf
 KUBO     := $(CURDIR)/.tools/ipfs
+PROMTOOL := $(TOOLS)/promtool
 
 GOLANGCI_VERSION      := v2.15.0
 BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := bubblewrap g++ gcc iproute2 nftables nix-bin
+DEBIAN_PACKAGES := bubblewrap chromium g++ gcc iproute2 nftables nix-bin nodejs
+# Other packages of Node.js bring npm along, and conflict with Debian's.
+DEBIAN_PACKAGES += $(if $(shell command -v npm),,npm)
 
 # What the benchmarks compare with, and measure by.
 BENCH_PACKAGES := aria2 curl iperf3 nginx-light python3-libtorrent wrk xz-utils
@@ -76,6 +79,10 @@ generated: generate
 	@git diff --exit-code --stat -- '*.pb.go' docs || \
 	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
 
+.PHONY: assets
+assets: ## Fetch again what the dashboard embeds of others.
+	$(GO) run ./substituter/web/assets substituter/web/uplot.json substituter/web/static/uplot
+
 .PHONY: bench
 bench: deps ## Measure speed beside baselines; ONLY=lines, OUT=file for JSON.
 	.ci/deps $(BENCH_PACKAGES)
@@ -108,6 +115,7 @@ fmt: $(GOLANGCI)
 .PHONY: deps
 deps: ## Install what the tests need from the system.
 	.ci/deps $(DEBIAN_PACKAGES)
+	@.ci/promtool '$(PROMTOOL)'
 	@.ci/nix-versions >/dev/null
 
 $(GOLANGCI):

@@ -26,7 +26,7 @@ export function status(s) {
     const a = p.announcing;
     if (a) {
       list.push(["Announced", `${a.keys - a.waiting} of ${a.keys} keys${a.skipped ? `, ${a.skipped} beyond the budget` : ""}, ${bytes(a.sentBytes)} sent`]);
-      list.push(["Last sweep began", moment(a.swept)], ["Next part is due", moment(a.next)]);
+      if (a.keys) list.push(["Last sweep began", moment(a.swept)], ["Next part is due", moment(a.next)]);
     }
     if (served) list.push(["Served", `${bytes(served.bytes)} in ${served.sessions} sessions, ${served.activeSessions} now`]);
   }
