@@ -209,6 +209,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		deps.Peers = peers{d.node, d.cfg.Profile, d.cfg.Network == config.PublicNetwork, d.reuse}
 	}
 	d.substituter, err = substituter.New(*cfg, deps)
+	d.metrics.MustRegister(newGauges(d))
 	return err
 }
 
