@@ -272,15 +272,21 @@ func start(binary string, args []string, log string, files []*os.File, environ .
 	return p, nil
 }
 
-// listen passes on what the daemon notifies.
+// listen passes on what the daemon notifies, line by line. What nobody awaits
+// is dropped: a full socket would hold up the daemon.
 func (p *process) listen() {
-	buf := make([]byte, 256)
+	buf := make([]byte, 4096)
 	for {
 		n, err := p.notify.Read(buf)
 		if err != nil {
 			return
 		}
-		p.states <- string(buf[:n])
+		for state := range strings.SplitSeq(string(buf[:n]), "\n") {
+			select {
+			case p.states <- state:
+			default:
+			}
+		}
 	}
 }
 

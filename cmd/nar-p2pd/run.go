@@ -49,6 +49,11 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		part(d.followPeers)
 		part(d.followAnnouncing)
 	}
+	// systemd asks for no sign of life of what it knows to be stopping.
+	untilDrain, draining := context.WithCancel(below)
+	defer draining()
+	group.Go(func() error { return untilStopped(untilDrain, d.followStatus) })
+	group.Go(func() error { return untilStopped(untilDrain, d.feedWatchdog) })
 	servers := []*http.Server{
 		substituter.NewHTTPServer(d.frontHandler(ctx), d.log),
 		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
@@ -69,6 +74,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		select {
 		case <-ctx.Done():
 			stopping()
+			draining()
 			d.drain(servers)
 		case <-below.Done():
 		}
@@ -104,14 +110,7 @@ func (d *daemon) announceReady() {
 		d.log.Warn("not remembered that the owner was told what others can see", zap.Error(err))
 	}
 	d.logReady()
-	d.notify(systemd.SdNotifyReady)
-}
-
-// notify tells systemd, if it has started the daemon.
-func (d *daemon) notify(state string) {
-	if _, err := systemd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd not notified", zap.String("state", state), zap.Error(err))
-	}
+	d.notify(systemd.SdNotifyReady, "STATUS="+d.statusLine())
 }
 
 // controlHandler serves the control API. What is asked of the node ends with
@@ -130,7 +129,7 @@ func serve(server *http.Server, l net.Listener) error {
 
 // drain takes no more requests and waits for those under way, for a while.
 func (d *daemon) drain(servers []*http.Server) {
-	d.notify(systemd.SdNotifyStopping)
+	d.notify(systemd.SdNotifyStopping, "STATUS=stopping: letting transfers finish")
 	d.log.Info("stopping: letting transfers finish; a second signal stops at once", zap.Duration("atMost", drainTimeout))
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
