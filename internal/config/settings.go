@@ -81,7 +81,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "log.format", value: oneOf(&c.Log.Format, "console", "json"),
-			doc: "How messages are written to standard error.",
+			doc: "How messages are written to standard error. `console` writes them to systemd's journal itself where standard error goes there, with priorities and fields: `journalctl -u nar-p2pd -p warning NAR_P2P_LOGGER=p2p`.",
 		},
 		{
 			name: "store.kind", value: oneOf(&c.Store.Kind, StoreAuto, StoreNix, StoreCache, StoreNone),

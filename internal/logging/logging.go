@@ -5,8 +5,10 @@ package logging
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -18,9 +20,18 @@ const (
 )
 
 // New returns a logger that writes messages of at least level ("debug",
-// "info", "warn", "error") to w in format Console or JSON. The level that it
-// returns can be changed.
+// "info", "warn", "error") to w in format Console or JSON. In format Console
+// they go to systemd's journal itself where standard error does: with fields. The
+// level that it returns can be changed.
 func New(w io.Writer, level, format string) (*zap.Logger, zap.AtomicLevel, error) {
+	var send sendFunc
+	if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && w == os.Stderr {
+		send = journal.Send
+	}
+	return build(w, level, format, send)
+}
+
+func build(w io.Writer, level, format string, send sendFunc) (*zap.Logger, zap.AtomicLevel, error) {
 	least, err := zap.ParseAtomicLevel(level)
 	if err != nil {
 		return nil, least, fmt.Errorf("logging: %w", err)
@@ -30,6 +41,11 @@ func New(w io.Writer, level, format string) (*zap.Logger, zap.AtomicLevel, error
 		return nil, least, err
 	}
 	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), least)
+	if send != nil && format == Console {
+		cfg := consoleConfig()
+		cfg.TimeKey = zapcore.OmitKey
+		core = &journalCore{LevelEnabler: least, text: zapcore.NewConsoleEncoder(cfg), send: send, rest: core}
+	}
 	return zap.New(core, zap.ErrorOutput(zapcore.AddSync(w))), least, nil
 }
 
@@ -41,14 +57,18 @@ func newEncoder(format string) (zapcore.Encoder, error) {
 		cfg.EncodeDuration = zapcore.StringDurationEncoder
 		return zapcore.NewJSONEncoder(cfg), nil
 	case Console:
-		cfg := zap.NewProductionEncoderConfig()
-		cfg.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
-		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
-		cfg.CallerKey = zapcore.OmitKey
-		cfg.EncodeDuration = zapcore.StringDurationEncoder
-		cfg.ConsoleSeparator = " "
-		return zapcore.NewConsoleEncoder(cfg), nil
+		return zapcore.NewConsoleEncoder(consoleConfig()), nil
 	default:
 		return nil, fmt.Errorf("logging: format %.20q is neither %s nor %s", format, Console, JSON)
 	}
+}
+
+func consoleConfig() zapcore.EncoderConfig {
+	cfg := zap.NewProductionEncoderConfig()
+	cfg.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+	cfg.EncodeLevel = zapcore.CapitalLevelEncoder
+	cfg.CallerKey = zapcore.OmitKey
+	cfg.EncodeDuration = zapcore.StringDurationEncoder
+	cfg.ConsoleSeparator = " "
+	return cfg
 }
