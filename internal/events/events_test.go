@@ -98,7 +98,7 @@ func TestSubscribersAreBounded(t *testing.T) {
 		s, err := hub.Subscribe()
 		if errors.Is(err, events.ErrTooMany) {
 			last.Close()
-			if s, err = hub.Subscribe(); err != nil {
+			if _, err := hub.Subscribe(); err != nil {
 				t.Errorf("Subscribe() after a Close = %v", err)
 			}
 			return
