@@ -75,6 +75,7 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 	if s.peers != nil && !excluded.has(fromPeers, "") {
 		src := peerSource{
 			peers: s.peers, spool: s.spool, strangers: s.mayTellStrangers(rec), hash: rec.info.NARHash, path: rec.info.StorePath,
+			references: rec.info.References,
 		}
 		if saver, ok := s.peers.(Saver); ok {
 			src.local = saver.Saving(src.path, src.hash, rec.info.NARSize)

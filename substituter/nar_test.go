@@ -6,7 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -366,8 +366,8 @@ func TestResume(t *testing.T) {
 	l.start() // which has no states
 	l.getFrom(p, len(body))
 	_, wants, _ = l.peers.calls()
-	want := []substituter.Want{{Hash: p.info.NARHash, Path: p.info.StorePath, Size: large, Offset: 0, Strangers: true}}
-	if !slices.Equal(want, wants) {
+	want := []substituter.Want{{Hash: p.info.NARHash, Path: p.info.StorePath, References: p.info.References, Size: large, Offset: 0, Strangers: true}}
+	if !reflect.DeepEqual(want, wants) {
 		t.Errorf("asked for %+v, want %+v", wants, want)
 	}
 	l.getFrom(p, large-1)

@@ -177,6 +177,8 @@ type peerSource struct {
 	strangers bool
 	hash      nix.NARHash
 	path      nix.StorePath
+	// references are those of the path.
+	references []nix.StorePath
 	// local is the share of the NAR that is expected to be in the local store.
 	local float64
 }
@@ -192,7 +194,7 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	defer timer.Stop()
 	target := digest.Target()
 	t, err := src.peers.Open(ctx, Want{
-		Hash: target.Hash, Path: src.path, Size: target.Size, Offset: digest.Offset(), Strangers: src.strangers,
+		Hash: target.Hash, Path: src.path, References: src.references, Size: target.Size, Offset: digest.Offset(), Strangers: src.strangers,
 	})
 	if err != nil {
 		cancel()

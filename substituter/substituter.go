@@ -86,6 +86,8 @@ type Want struct {
 	Hash nix.NARHash
 	// Path is the store path whose NAR it is.
 	Path nix.StorePath
+	// References are what it refers to.
+	References []nix.StorePath
 	// Size of the whole NAR and Offset in it, in bytes.
 	Size, Offset int64
 	Strangers    bool

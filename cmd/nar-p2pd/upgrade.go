@@ -68,7 +68,9 @@ func (n node) assess(ctx context.Context, c *control.UpgradePath, info *narinfo.
 	case err != nil:
 		return err
 	}
-	a, err := n.reuse.Assess(ctx, reuse.Want{Path: info.StorePath, Hash: info.NARHash, Size: info.NARSize, Strangers: strangers}, m)
+	a, err := n.reuse.Assess(ctx, reuse.Want{
+		Path: info.StorePath, Hash: info.NARHash, Size: info.NARSize, References: info.References, Strangers: strangers,
+	}, m)
 	if err != nil {
 		return err
 	}

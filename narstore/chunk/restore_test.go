@@ -149,6 +149,47 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
+// TestRestoreNamed makes chunks out of such in which a path has another name.
+func TestRestoreNamed(t *testing.T) {
+	content := random(1, 100_000)
+	mention := func(part byte, name string) []byte {
+		b := bytes.Clone(content)
+		for at := 1000; at+100 < len(b); at += 5000 {
+			copy(b[at:], runText(part, 0)+name)
+		}
+		return b
+	}
+	old, fresh := mention(1, "foo-1.0/lib"), mention(2, "foo-1.1/lib")
+	m, _ := build(t, fresh)
+	to := func(from, to string) chunk.Rename {
+		return func(nix.HashPart, nix.HashPart) (string, string) { return from, to }
+	}
+	for name, tt := range map[string]struct {
+		rename chunk.Rename
+		want   bool
+	}{
+		"the right names":      {to("foo-1.0", "foo-1.1"), true},
+		"a part of the name":   {to("foo-1", "foo-1"), false},
+		"another length":       {to("foo-1.0", "foo-1.1.1"), false},
+		"another name there":   {to("bar-1.0", "foo-1.1"), false},
+		"another name to have": {to("foo-1.0", "foo-1.2"), false},
+		"no names":             {to("", ""), false},
+		"more than there is":   {to(strings.Repeat("x", 1000), strings.Repeat("y", 1000)), false},
+	} {
+		for i := range m.Chunks {
+			c := &m.Chunks[i]
+			got := bytes.Clone(old[c.Offset:][:c.Length])
+			err := c.RestoreNamed(got, m.HashParts, tt.rename)
+			if ok := err == nil; ok != (tt.want || !c.Masked) || err != nil && !errors.Is(err, chunk.ErrDifferent) {
+				t.Errorf("%s: chunk at %d: %v", name, c.Offset, err)
+			}
+			if err == nil && !bytes.Equal(got, fresh[c.Offset:][:c.Length]) {
+				t.Errorf("%s: chunk at %d is wrong", name, c.Offset)
+			}
+		}
+	}
+}
+
 // FuzzRestore gives any bytes to the chunks of any manifest: they become the
 // chunk or are refused. What the mask says is the same becomes it.
 func FuzzRestore(f *testing.F) {

@@ -30,6 +30,8 @@ type Place struct {
 	length int
 	// masked says that it was found by the masked sum.
 	masked bool
+	// named says that it was guessed, and has other names of paths.
+	named bool
 }
 
 // Found reports whether it is a place at all.

@@ -14,12 +14,12 @@ func newMetrics(r prometheus.Registerer, rs *records) metrics {
 	}
 	m := metrics{
 		reused: prometheus.NewCounterVec(opts("bytes_total",
-			"Bytes of NARs that were taken from other paths of the local store: as they are (sum), or with other hash parts (masked)."), []string{"how"}),
+			"Bytes of NARs that were taken from other paths of the local store: as they are (sum), with other hash parts (masked), or with other names too (renamed)."), []string{"how"}),
 		indexed: prometheus.NewCounterVec(opts("indexed_bytes_total",
 			"Bytes of NARs that were indexed: of relatives of what is fetched, of what was fetched, and in the background."), []string{"why"}),
 		failed: prometheus.NewCounter(opts("failed_chunks_total", "Chunks that were not, or no longer, where the index said.")),
 	}
-	for _, how := range []How{BySum, ByMaskedSum} {
+	for _, how := range []How{BySum, ByMaskedSum, ByName} {
 		m.reused.WithLabelValues(how.String())
 	}
 	for _, why := range []string{onDemand, byFetch, inBackground} {

@@ -30,17 +30,19 @@ const (
 // How is how a chunk was taken from the store.
 type How int
 
-// The two ways.
+// The ways.
 const (
 	// BySum is as it is.
 	BySum How = iota
 	// ByMaskedSum is with other hash parts in its runs.
 	ByMaskedSum
+	// ByName is with other names of store paths as well.
+	ByName
 	ways
 )
 
 // String returns the word that metrics use.
-func (h How) String() string { return [...]string{"sum", "masked"}[h] }
+func (h How) String() string { return [...]string{"sum", "masked", "renamed"}[h] }
 
 // Want is a NAR whose chunks are looked for.
 type Want struct {
@@ -49,6 +51,9 @@ type Want struct {
 	Hash nix.NARHash
 	// Size is in bytes.
 	Size int64
+	// References are what the path refers to. Where they are known chunks are found
+	// too in which their names have changed.
+	References []nix.StorePath
 	// Strangers says that strangers may notice which chunks are not fetched.
 	Strangers bool
 }
@@ -63,6 +68,11 @@ type Session struct {
 	expected float64
 	// awaited is the job of the best relative, nil where that is indexed already.
 	awaited *job
+	// best is the best relative; it has no name where there is none.
+	best member
+	// guessing says that it was found out whether there is something to guess.
+	guessing bool
+	guesses  *guesses
 	// tasks are all relatives that are not indexed yet.
 	tasks []task
 	taken [ways]atomic.Int64
@@ -94,6 +104,9 @@ func (x *Index) Begin(ctx context.Context, want Want) *Session {
 	relatives := x.kin.relatives(want.Path, want.Size)
 	var covers float64
 	s.like, covers = likenessOf(want.Path, want.Size, relatives)
+	if len(relatives) > 0 {
+		s.best = relatives[0]
+	}
 	s.expected = covers * x.learned.expect(want.Hash, s.like)
 	if want.Size <= chunk.ImplicitSize {
 		return s // there are no hash parts to write into a relative's chunk
@@ -175,13 +188,22 @@ func (s *Session) Take(ctx context.Context, p Place, c *chunk.Chunk, parts []nix
 		s.giveUp(ctx, p.part, maxWrong, err)
 		return 0, fmt.Errorf("reuse: %s: %w", p.part, err)
 	}
-	changed, err := c.Restore(b, parts)
+	if p.named {
+		err = c.RestoreNamed(b, parts, s.guesses.rename)
+	}
+	changed := false
+	if !p.named {
+		changed, err = c.Restore(b, parts)
+	}
 	if err != nil {
 		s.giveUp(ctx, p.part, 1, err)
 		return 0, fmt.Errorf("reuse: %s at %d: %w", p.part, p.offset, err)
 	}
 	how := BySum
-	if changed {
+	switch {
+	case p.named:
+		how = ByName
+	case changed:
 		how = ByMaskedSum
 	}
 	s.taken[how].Add(int64(len(b)))
@@ -241,7 +263,7 @@ func (s *Session) Taken(how How) int64 { return s.taken[how].Load() }
 // Learn says that the NAR is complete, so that what was taken is what could be.
 func (s *Session) Learn() {
 	if s.want.Size > 0 {
-		s.index.learned.note(s.like, float64(s.Taken(BySum)+s.Taken(ByMaskedSum))/float64(s.want.Size))
+		s.index.learned.note(s.like, float64(s.Taken(BySum)+s.Taken(ByMaskedSum)+s.Taken(ByName))/float64(s.want.Size))
 	}
 }
 

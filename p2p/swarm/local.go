@@ -133,7 +133,7 @@ func (l *local) scout(ctx context.Context, w *window) {
 	patience := scoutPatience + time.Duration(float64(w.size)/scoutRate*float64(time.Second))
 	places := make([]reuse.Place, scoutBatch)
 	for {
-		first, chunks := w.undecided()
+		first, chunks, parts := w.undecided()
 		clear(places)
 		l.session.Find(chunks, places[:len(chunks)])
 		n := 0
@@ -145,6 +145,7 @@ func (l *local) scout(ctx context.Context, w *window) {
 					break
 				}
 			}
+			places[n] = l.session.Guess(ctx, places[n], &chunks[n], parts)
 			n++
 		}
 		w.decide(first, places[:n])
@@ -194,12 +195,12 @@ func (l *local) await(ctx context.Context, w *window, later <-chan struct{}, pat
 }
 
 // undecided returns chunks that are to be decided next, and the index of the
-// first. They do not change.
-func (w *window) undecided() (first int, chunks []chunk.Chunk) {
+// first, and the hash parts that they name. They do not change.
+func (w *window) undecided() (first int, chunks []chunk.Chunk, parts []nix.HashPart) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.decided = max(w.decided, w.head) // what lies before the start is not read
-	return w.decided, w.known[w.decided:min(len(w.known), w.decided+scoutBatch)]
+	return w.decided, w.known[w.decided:min(len(w.known), w.decided+scoutBatch)], w.local.parts
 }
 
 // decide says where chunks lie, or that they are to be asked for.
@@ -309,7 +310,7 @@ func (w *window) taken(t takes, data []byte, how reuse.How, err error) {
 	}
 	s := &w.slots[i]
 	s.data, s.use, s.origin = data, t.use, fromStore
-	if how == reuse.ByMaskedSum {
+	if how != reuse.BySum {
 		s.origin = fromStoreMasked
 	}
 	w.asked -= t.room
@@ -327,7 +328,9 @@ func (s *Swarm) reuse(ctx context.Context, want Want) *reuse.Session {
 	if s.cfg.Reuse == nil {
 		return nil
 	}
-	return s.cfg.Reuse.Begin(ctx, reuse.Want{Path: want.Path, Hash: want.Hash, Size: want.Size, Strangers: want.Strangers})
+	return s.cfg.Reuse.Begin(ctx, reuse.Want{
+		Path: want.Path, Hash: want.Hash, Size: want.Size, References: want.References, Strangers: want.Strangers,
+	})
 }
 
 // keepChunks tells that the manifest in use is that of the NAR.

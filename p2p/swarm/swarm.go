@@ -78,6 +78,8 @@ type Want struct {
 	// Path is the store path, as far as it is known: it tells what the NAR may be
 	// similar to.
 	Path nix.StorePath
+	// References are what it refers to, as far as they are known.
+	References []nix.StorePath
 	// Size of the whole NAR in bytes, as signed.
 	Size int64
 	// Offset is where to begin, in bytes, below Size.
