@@ -81,7 +81,7 @@ func (p *pipeline) serve(ctx context.Context, w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
-	defer s.Reset()
+	defer func() { _ = s.Reset() }() // Nothing is to be had of it any more.
 	if err := s.CloseWrite(); err != nil {
 		return err
 	}
