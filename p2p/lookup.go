@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
+	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 )
 
@@ -19,6 +25,19 @@ var (
 	// while sharing is paused.
 	ErrNotAnnouncing = errors.New("p2p: this node announces nothing")
 )
+
+// providerBook is an address book of those who are found to provide something.
+type providerBook struct {
+	peerstore.Peerstore
+
+	providers *narhost.Providers
+}
+
+// AddAddrs takes note of a provider's addresses, before it is dialled.
+func (b providerBook) AddAddrs(p peer.ID, addrs []ma.Multiaddr, ttl time.Duration) {
+	b.providers.Add(addrs)
+	b.Peerstore.AddAddrs(p, addrs, ttl)
+}
 
 // Expect starts to look for the holders of a NAR that will probably be asked
 // for.

@@ -198,6 +198,7 @@ func (n *Node) start() (*live, error) {
 		DataRelay:      cfg.DataRelay,
 		RelayMeter:     &l.relayed,
 		Punched:        l.punched,
+		Providers:      narhost.NewProviders(),
 	}
 	switch cfg.Profile {
 	case Private:
@@ -227,7 +228,7 @@ func (n *Node) start() (*live, error) {
 		}, n.log)
 	}
 	locateCfg := locate.Config{
-		Client: l.client, Book: l.host.Peerstore(), Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable, Rate: l.standing.Rate,
+		Client: l.client, Book: providerBook{l.host.Peerstore(), hostCfg.Providers}, Neighbours: l.neighbours, Reach: l.reach, Usable: l.standing.Usable, Rate: l.standing.Rate,
 		Ledger: l.ledger, JoinPatience: l.joinPatience(), Registerer: cfg.Registerer,
 	}
 	if l.router != nil {

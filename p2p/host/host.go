@@ -103,6 +103,9 @@ type Config struct {
 	// Punched, if not nil, hears how the attempt has ended to punch a hole for a peer,
 	// as it is to let through what the peer sends. It must not block.
 	Punched func(p peer.ID, ok bool)
+	// Providers, if not nil, is the addresses at which TCP is dialled before QUIC; in
+	// a private network, and on the local one, it is everywhere.
+	Providers *Providers
 	// Service is the name, for the resource manager, of who serves Protocols.
 	Service string
 	// Protocols are those whose streams are to be limited for each peer.
@@ -148,7 +151,7 @@ func New(cfg *Config) (host.Host, error) {
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionGater(&gater{isMember: cfg.Member, lanOnly: cfg.LANOnly}),
 		libp2p.AddrsFactory(Announced(cfg.Listen)),
-		libp2p.SwarmOpts(swarm.WithDialRanker(dialRanker(cfg.Family != ""))),
+		libp2p.SwarmOpts(swarm.WithDialRanker(dialRanker(cfg.Family != "", cfg.Providers))),
 		// Only below: if listening fails in its constructor, libp2p leaves all
 		// else behind.
 		libp2p.NoListenAddrs,

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
@@ -19,20 +20,49 @@ const (
 	farQUICDelay = 250 * time.Millisecond
 )
 
+// maxProviders is how many addresses of providers are kept in mind: those of some
+// hundred peers.
+const maxProviders = 1024
+
+// Providers is the addresses of peers that are dialled to send NARs. It is safe for
+// concurrent use.
+type Providers struct{ addrs *lru.Cache[string, struct{}] }
+
+// NewProviders returns a Providers without an address.
+func NewProviders() *Providers {
+	addrs, err := lru.New[string, struct{}](maxProviders)
+	if err != nil {
+		panic("host: " + err.Error()) // only for a size that is not positive
+	}
+	return &Providers{addrs}
+}
+
+// Add takes note of a provider's addresses.
+func (p *Providers) Add(addrs []ma.Multiaddr) {
+	for _, addr := range addrs {
+		p.addrs.Add(string(addr.Bytes()), struct{}{})
+	}
+}
+
+func (p *Providers) has(addr ma.Multiaddr) bool {
+	return p != nil && p.addrs.Contains(string(addr.Bytes()))
+}
+
 // dialRanker returns what orders the dials to one peer. libp2p's own order prefers
 // QUIC everywhere, which takes a round trip to connect where TCP with TLS takes
 // three, and carries a quarter of what that does for the same work. So TCP is
-// preferred on the local network; and in a private network, where whoever is
-// dialled is there to send NARs, everywhere. In the public one most peers are
+// preferred on the local network; and everywhere to whoever is dialled to send
+// NARs, as all are in a private network. In the public one most other peers are
 // asked one question of the DHT.
-func dialRanker(private bool) network.DialRanker {
+func dialRanker(private bool, providers *Providers) network.DialRanker {
 	return func(addrs []ma.Multiaddr) []network.AddrDelay {
+		everywhere := private || slices.ContainsFunc(addrs, providers.has)
 		var lan, far, rest []ma.Multiaddr
 		for _, addr := range addrs {
 			switch {
 			case IsLAN(addr):
 				lan = append(lan, addr)
-			case private && IsDirect(addr):
+			case everywhere && IsDirect(addr):
 				far = append(far, addr)
 			default:
 				rest = append(rest, addr)

@@ -14,9 +14,13 @@ func TestDialsAreRanked(t *testing.T) {
 		lanQUIC = "/ip4/192.168.1.2/udp/1/quic-v1"
 		tcp     = "/ip4/11.0.0.1/tcp/1"
 		tcp6    = "/ip6/2a00::1/tcp/1"
+		nars    = "/ip4/11.0.0.2/tcp/1"
+		nars2   = "/ip4/11.0.0.2/udp/1/quic-v1"
 		quic    = "/ip4/11.0.0.1/udp/1/quic-v1"
 		relay   = "/ip4/11.0.0.9/udp/1/quic-v1/p2p/12D3KooWM3qHRfmN3PYRVnhFYWhb72iemow2fxVzAvhSNh5Xz7XA/p2p-circuit"
 	)
+	providers := NewProviders()
+	providers.Add([]ma.Multiaddr{ma.StringCast(nars), ma.StringCast(nars2)})
 	tests := []struct {
 		name    string
 		private bool
@@ -25,6 +29,7 @@ func TestDialsAreRanked(t *testing.T) {
 		{"local network", false, map[string]time.Duration{lanTCP: 0, lanQUIC: lanQUICDelay}},
 		{"private network", true, map[string]time.Duration{tcp6: 0, tcp: farIP4Delay, quic: farQUICDelay, relay: 500 * time.Millisecond}},
 		{"only a relay", true, map[string]time.Duration{relay: 0}},
+		{"provider in the public network", false, map[string]time.Duration{nars: 0, nars2: farQUICDelay}},
 		{"public network", false, map[string]time.Duration{quic: 0, tcp: 250 * time.Millisecond}},
 	}
 	for _, tt := range tests {
@@ -34,7 +39,7 @@ func TestDialsAreRanked(t *testing.T) {
 				addrs = append(addrs, ma.StringCast(addr))
 			}
 			got := make(map[string]time.Duration)
-			for _, dial := range dialRanker(tt.private)(addrs) {
+			for _, dial := range dialRanker(tt.private, providers)(addrs) {
 				got[dial.Addr.String()] = dial.Delay
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
