@@ -22,6 +22,9 @@ BENCH_PACKAGES := aria2 curl iperf3 nginx-light python3-libtorrent wrk xz-utils
 
 FUZZTIME ?= 1m
 
+# The tests of docs/nat.md's table.
+NAT_CASES := NAT|Punch|RelayDies|NetworkOfTheHolder|PortsOfTheRouter|FiftyBehind
+
 .PHONY: all
 all: build
 
@@ -87,6 +90,11 @@ assets: ## Fetch again what the dashboard embeds of others.
 bench: deps ## Measure speed beside baselines; ONLY=lines, OUT=file for JSON.
 	.ci/deps $(BENCH_PACKAGES)
 	@$(GO) run ./e2e/bench
+
+.PHONY: nat
+nat: deps ## What NATs let through: every case once, and 50 punches for each kind of NAT.
+	$(GO) test -count=1 -v -run '$(NAT_CASES)' ./e2e
+	$(GO) test -run '^$$' -bench Punching -benchtime 1x -timeout 30m ./e2e
 
 .PHONY: nix-faults
 nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Nix.

@@ -33,7 +33,7 @@ func TestOneSideBehindANAT(t *testing.T) {
 
 // at makes a host behind so many NATs.
 func (a *abroad) at(name string, nats int) *lab.Host {
-	a.t.Helper()
+	a.tb.Helper()
 	segment := a.internet
 	for i := range nats {
 		segment = segment.NAT(fmt.Sprintf("nat-%s-%d", name, i), lab.NATConfig{}).Segment

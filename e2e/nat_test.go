@@ -18,7 +18,7 @@ import (
 // one node with a public address that they know.
 type abroad struct {
 	*lab.Lab
-	t        *testing.T
+	tb       testing.TB
 	key      narinfo.SecretKey
 	internet *lab.Segment
 	// relay is the node that they know, and cache what holders share.
@@ -29,16 +29,16 @@ type abroad struct {
 
 // newAbroad makes a network whose holders share a closure of three paths, of which
 // one has a file of largeSize bytes more.
-func newAbroad(t *testing.T, largeSize int64, relay lab.DaemonConfig) *abroad {
-	t.Helper()
-	a := &abroad{Lab: lab.New(t), t: t}
+func newAbroad(tb testing.TB, largeSize int64, relay lab.DaemonConfig) *abroad {
+	tb.Helper()
+	a := &abroad{Lab: lab.New(tb), tb: tb}
 	var err error
 	if a.key, err = narinfo.GenerateSecretKey("abroad-1"); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a.cache = a.Dir("cache")
-	if a.closure, err = closure.Generate(t.Context(), a.cache, closure.Config{Paths: 3, Seed: 1, Key: a.key, LargeSize: largeSize}); err != nil {
-		t.Fatal(err)
+	if a.closure, err = closure.Generate(tb.Context(), a.cache, closure.Config{Paths: 3, Seed: 1, Key: a.key, LargeSize: largeSize}); err != nil {
+		tb.Fatal(err)
 	}
 	a.internet = a.Internet()
 	a.relay = a.infrastructure("relay", relay)
@@ -49,7 +49,7 @@ func (a *abroad) keys() []string { return []string{a.key.Public().String()} }
 
 // infrastructure starts a node with a public address that relays.
 func (a *abroad) infrastructure(name string, cfg lab.DaemonConfig) *lab.Daemon {
-	a.t.Helper()
+	a.tb.Helper()
 	cfg.Host, cfg.Infrastructure = a.internet.Host(name), true
 	return a.Daemon(name, cfg)
 }
@@ -57,7 +57,7 @@ func (a *abroad) infrastructure(name string, cfg lab.DaemonConfig) *lab.Daemon {
 // holder starts a daemon that shares the cache, and waits until it can be found
 // and reached.
 func (a *abroad) holder(name string, host *lab.Host, relays ...*lab.Daemon) *lab.Daemon {
-	a.t.Helper()
+	a.tb.Helper()
 	d := a.Daemon(name, lab.DaemonConfig{
 		Host: host, Anywhere: true, Cache: a.cache, Keys: a.keys(), Bootstrap: a.relay, Bootstraps: relays,
 	})
@@ -71,7 +71,7 @@ func (a *abroad) holder(name string, host *lab.Host, relays ...*lab.Daemon) *lab
 
 // consumer starts a daemon that has nothing, and waits until it is in the network.
 func (a *abroad) consumer(name string, host *lab.Host, cfg lab.DaemonConfig) *lab.Daemon {
-	a.t.Helper()
+	a.tb.Helper()
 	cfg.Host, cfg.Anywhere, cfg.Keys, cfg.Bootstrap = host, true, a.keys(), a.relay
 	d := a.Daemon(name, cfg)
 	a.WaitFor(name+" to join", func() bool { return d.Status().P2P.RoutingPeers > 0 })
@@ -103,10 +103,10 @@ func (a *abroad) small() *narinfo.Info {
 // fetch fetches a NAR and returns how long that took, and which way the bytes
 // came: "upstream", or "lan", "direct" or "relay" from peers.
 func (a *abroad) fetch(d *lab.Daemon, record *narinfo.Info) (took time.Duration, ways string) {
-	a.t.Helper()
+	a.tb.Helper()
 	begin := time.Now()
 	if _, err := d.Ctl("fetch", record.StorePath.String(), "-o", a.Dir("out")+"/"+fmt.Sprint(begin.UnixNano())); err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	return time.Since(begin), a.ways(d, record)
 }
@@ -114,17 +114,17 @@ func (a *abroad) fetch(d *lab.Daemon, record *narinfo.Info) (took time.Duration,
 // ways returns which ways the bytes of a NAR came the last time, as p2pctl explain
 // tells it.
 func (a *abroad) ways(d *lab.Daemon, record *narinfo.Info) string {
-	a.t.Helper()
+	a.tb.Helper()
 	out, err := d.Ctl("--json", "explain", record.StorePath.String())
 	if err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	var told explain.Path
 	if err := json.Unmarshal([]byte(out), &told); err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	if told.Fetch == nil {
-		a.t.Fatalf("explain tells of no fetch of %s:\n%s", record.StorePath, out)
+		a.tb.Fatalf("explain tells of no fetch of %s:\n%s", record.StorePath, out)
 	}
 	var ways []string
 	for _, source := range told.Fetch.Sources {
@@ -231,7 +231,7 @@ func TestWhereNoHoleCanBePunched(t *testing.T) {
 // behind returns the settings of a consumer on a host, with a cache beside it as
 // its upstream or without.
 func (a *abroad) behind(host *lab.Host, upstream bool) lab.DaemonConfig {
-	a.t.Helper()
+	a.tb.Helper()
 	if !upstream {
 		return lab.DaemonConfig{}
 	}

@@ -39,7 +39,7 @@ const (
 	// After a failure it is not waited for again for firstPause, and then ever longer
 	// up to lastPause: NATs do not change from one NAR to the next. Networks do, see
 	// Client.Moved.
-	firstPause = 2 * time.Minute
+	firstPause = 30 * time.Second
 	lastPause  = time.Hour
 	// firstPauseAgain is for a peer with whom it has worked before.
 	firstPauseAgain = 10 * time.Second
