@@ -3,6 +3,7 @@ package substituter_test
 import (
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,5 +133,19 @@ func TestAFlightShowsWhoGaveWhichPart(t *testing.T) {
 	close(h.goOn)
 	if err := resp.Body.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatIsNotDeliveredIsAProblem(t *testing.T) {
+	l := newLab(t)
+	l.measured()
+	p := l.path("p", small)
+	l.peers.add(p.info) // who have the record and not the NAR
+	l.start()
+	l.get(p.narinfoURL(), http.StatusOK)
+	l.get(p.narURL(), http.StatusNotFound)
+	got := l.deps.Events.Problems()
+	if len(got) != 1 || !strings.HasPrefix(got[0].Problem.Text, p.info.StorePath.String()+" was not delivered: no source is left") {
+		t.Errorf("problems: %+v", got)
 	}
 }

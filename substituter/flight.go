@@ -3,12 +3,14 @@ package substituter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
@@ -133,6 +135,9 @@ func (s *Server) fly(ctx context.Context, fl *flight) {
 	s.reports.end(fl.rec.info.NARHash, p, explain.Result(result), err)
 	if result == resultBroken || result == resultFailed {
 		s.log.Info("nar not delivered", zap.Stringer("storePath", fl.rec.info.StorePath), zap.String("result", result), zap.Error(err))
+		s.events.Publish(events.Event{Kind: events.KindProblem, Problem: &events.Problem{
+			Severity: "warn", Part: "substituter", Text: fmt.Sprintf("%s was not delivered: %s", fl.rec.info.StorePath, problem(err)),
+		}})
 	}
 }
 

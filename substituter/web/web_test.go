@@ -45,12 +45,17 @@ type node struct {
 	unready string
 }
 
-func (n *node) Status() control.Status           { return control.Status{Version: "7", Sharing: n.paused} }
-func (*node) Peers() ([]control.Peer, error)     { return nil, errors.New("there are none") }
-func (*node) Flights() []explain.Flight          { return []explain.Flight{} }
-func (n *node) Unready() string                  { return n.unready }
-func (*node) Dashboard() control.Dashboard       { return control.Dashboard{} }
-func (n *node) Resume() (control.Sharing, error) { n.paused = control.Sharing{}; return n.paused, nil }
+func (n *node) Status() control.Status       { return control.Status{Version: "7", Sharing: n.paused} }
+func (*node) Peers() ([]control.Peer, error) { return nil, errors.New("there are none") }
+func (*node) Flights() []explain.Flight      { return []explain.Flight{} }
+func (n *node) Unready() string              { return n.unready }
+func (*node) Dashboard() control.Dashboard   { return control.Dashboard{} }
+
+func (n *node) Resume() (control.Sharing, error) {
+	n.paused = control.Sharing{}
+	return n.paused, nil
+}
+
 func (n *node) Pause(time.Duration) (control.Sharing, error) {
 	n.paused.Paused = true
 	return n.paused, nil
