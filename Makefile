@@ -8,12 +8,18 @@ BUF      := $(TOOLS)/buf
 KUBO     := $(CURDIR)/.tools/ipfs
 PROMTOOL := $(TOOLS)/promtool
 
+# Where the programs are built, and whence they are installed.
+BIN      ?= bin
+# make install puts everything below DESTDIR, for who lives in PREFIX.
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+
 GOLANGCI_VERSION      := v2.15.0
 BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := bubblewrap chromium g++ gcc iproute2 nftables nix-bin nodejs
+DEBIAN_PACKAGES := bubblewrap chromium g++ gcc iproute2 nftables nix-bin nodejs systemd
 # Other packages of Node.js bring npm along, and conflict with Debian's.
 DEBIAN_PACKAGES += $(if $(shell command -v npm),,npm)
 
@@ -30,7 +36,17 @@ all: build
 
 .PHONY: build
 build: ## Both programs, into bin/.
-	$(GO) build -trimpath -o bin/ ./cmd/nar-p2pd ./cmd/p2pctl
+	$(GO) build -trimpath -o '$(BIN)/' ./cmd/nar-p2pd ./cmd/p2pctl
+
+.PHONY: install
+install: build install-files ## Programs, man pages, completions and units below PREFIX (/usr/local).
+
+# install-files builds nothing. P2PCTL writes the man pages: where BIN is for
+# another system, one that runs here.
+.PHONY: install-files
+install-files: P2PCTL ?= $(BIN)/p2pctl
+install-files:
+	BIN='$(BIN)' P2PCTL='$(P2PCTL)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' .ci/install
 
 .PHONY: run
 run: build ## Start the daemon with its defaults.

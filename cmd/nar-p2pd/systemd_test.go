@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -76,5 +77,33 @@ func TestAlive(t *testing.T) {
 				t.Errorf("alive() = %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestSystemdSocketActivate connects while there is no daemon, and wants the
+// answer of the one that systemd's own program then starts.
+func TestSystemdSocketActivate(t *testing.T) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	answered := make(chan error, 1)
+	go func() {
+		response, err := http.Get("http://" + l.Addr().String() + "/nix-cache-info")
+		if err == nil {
+			err = response.Body.Close()
+		}
+		answered <- err
+	}()
+	const activate = `LISTEN_PID=$$ LISTEN_FDS=1 exec systemd-socket-activate --setenv=NOTIFY_SOCKET "$@"`
+	startCommand(t, []string{"sh", "-c", activate, "sh", "nar-p2pd"}, file)
+	if err := <-answered; err != nil {
+		t.Error(err)
 	}
 }

@@ -103,6 +103,9 @@ func giveToGroup(path string, log *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("group %s: %w", Group, err)
 	}
+	if gid == os.Getegid() {
+		return nil // It has it already, and a sandbox may forbid to ask for that.
+	}
 	err = os.Chown(path, -1, gid)
 	if errors.Is(err, fs.ErrPermission) {
 		log.Info("control socket is for this user only", zap.String("group", Group))
