@@ -47,6 +47,13 @@ func (n *Node) Expect(h nix.NARHash, strangers bool) {
 	}
 }
 
+// Glance is like Expect, but nobody is searched for.
+func (n *Node) Glance(h nix.NARHash, strangers bool) {
+	if l := n.live.Load(); l != nil {
+		l.finder.Glance(h, n.strangers(strangers))
+	}
+}
+
 // Dismiss says that a NAR is not expected any more: it has arrived, or nobody
 // wants it.
 func (n *Node) Dismiss(h nix.NARHash) {

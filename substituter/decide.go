@@ -29,6 +29,13 @@ type Estimate struct {
 	FirstByte time.Duration
 }
 
+// Glancer is what Peers may be able to do beside: to look for a NAR that will
+// probably be asked for among those who are known already, where a search for others
+// is not worth it. It does not block.
+type Glancer interface {
+	Glance(hash nix.NARHash, strangers bool)
+}
+
 // Saver is what Peers may be able to do beside: to say what share of a NAR, from
 // 0 to 1, is expected to lie in the local store already, so that peers need not
 // send it. It does not block.
@@ -48,6 +55,16 @@ type fetchPlan struct {
 	plan.Decision
 	entries  []*entry
 	excluded blame
+}
+
+// expect has peers that hold a NAR looked for ahead of need.
+func (s *Server) expect(rec *record) {
+	hash, strangers := rec.info.NARHash, s.mayTellStrangers(rec)
+	if glancer, ok := s.peers.(Glancer); ok && s.plan(rec, blame{}, 0).Reason == plan.NotWorthSearch {
+		glancer.Glance(hash, strangers)
+		return
+	}
+	s.peers.Expect(hash, strangers)
 }
 
 // plan is the one place where it is decided where the bytes of a NAR, from an

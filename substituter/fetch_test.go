@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -203,6 +204,9 @@ func TestSmallNARsAreNotSearchedFor(t *testing.T) {
 		fetch, _ := b.fetched(second)
 		if fetch.Order != explain.NotWorthSearch {
 			t.Errorf("order: %s", fetch.Order)
+		}
+		if _, expected := b.peers.expected[second.info.NARHash]; expected || !slices.Contains(b.peers.glanced, second.info.NARHash) {
+			t.Errorf("it was searched for ahead of need: %t, and glanced at: %v", expected, b.peers.glanced)
 		}
 		if x := fetch.Sources[0].Expected; x == nil || x.FirstByteSeconds != 0.02 {
 			t.Errorf("expected of the upstream: %+v", x)

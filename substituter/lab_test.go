@@ -287,8 +287,9 @@ type network struct {
 	nars      map[nix.NARHash]*holding
 	expected  map[nix.NARHash]bool // by whether strangers were told
 	expects   int                  // calls of Expect
-	narinfos  []bool               // calls, by whether strangers were asked
-	asked     []nix.HashPart       // the same calls
+	glanced   []nix.NARHash
+	narinfos  []bool         // calls, by whether strangers were asked
+	asked     []nix.HashPart // the same calls
 	slow      map[nix.HashPart]time.Duration
 	dismissed chan nix.NARHash
 	wants     []substituter.Want
@@ -317,7 +318,10 @@ type holding struct {
 	next    *holding // takes its place after the first transfer, if not nil
 }
 
-var _ substituter.Estimator = (*network)(nil)
+var (
+	_ substituter.Estimator = (*network)(nil)
+	_ substituter.Glancer   = (*network)(nil)
+)
 
 var errPeersGone = errors.New("all peers have gone")
 
@@ -368,6 +372,13 @@ func (n *network) Expect(hash nix.NARHash, strangers bool) {
 	defer n.mu.Unlock()
 	n.expected[hash] = strangers
 	n.expects++
+}
+
+// Glance implements substituter.Glancer.
+func (n *network) Glance(hash nix.NARHash, _ bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.glanced = append(n.glanced, hash)
 }
 
 func (n *network) Dismiss(hash nix.NARHash) {

@@ -70,7 +70,7 @@ func (s *Server) given(r *rendered, method string) {
 			return // another request does it
 		}
 		if s.peers != nil {
-			s.peers.Expect(r.info.NARHash, s.mayTellStrangers(r.record))
+			s.expect(r.record)
 		}
 	}
 	if r.stale() {

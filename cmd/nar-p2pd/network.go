@@ -152,6 +152,7 @@ var (
 	_ substituter.Peers     = peers{}
 	_ substituter.Estimator = peers{}
 	_ substituter.Saver     = peers{}
+	_ substituter.Glancer   = peers{}
 	_ substituter.Reuser    = transfer{}
 )
 

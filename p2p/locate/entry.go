@@ -87,8 +87,9 @@ type entry struct {
 	deadline time.Time
 	// until is how long it is expected, be it waited for or not.
 	until time.Time
-	// deep asks to search the DHT although holders are known.
-	deep bool
+	// deep asks to search the DHT although holders are known, glance not to search
+	// it.
+	deep, glance bool
 
 	// holders in the order in which they were found.
 	holders []holder

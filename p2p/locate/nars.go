@@ -19,16 +19,24 @@ const enough = 4
 // expected already. With strangers false only allow-listed peers learn of it,
 // and the DHT does not. It is looked for until it is dismissed, at most for two
 // minutes.
-func (f *Finder) Expect(h nix.NARHash, strangers bool) {
+func (f *Finder) Expect(h nix.NARHash, strangers bool) { f.expect(h, strangers, false) }
+
+// Glance is like Expect, but only those are asked who are known already, or are
+// found for something else: the DHT is not searched.
+func (f *Finder) Glance(h nix.NARHash, strangers bool) { f.expect(h, strangers, true) }
+
+func (f *Finder) expect(h nix.NARHash, strangers, glance bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	e := f.entry(narKey(h, strangers))
-	if _, wanted := f.wanted[e]; !wanted && len(f.wanted) >= maxExpected {
+	_, wanted := f.wanted[e]
+	if !wanted && len(f.wanted) >= maxExpected {
 		return
 	}
 	f.wanted[e] = struct{}{}
 	e.until = now.Add(expectTime)
+	e.glance = glance && (e.glance || !wanted)
 	if e.step == idle {
 		f.begin(e, now)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/locate"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
@@ -260,4 +261,48 @@ func TestHoldersAreRankedByWhatTheyBring(t *testing.T) {
 			w.t.Errorf("Holders() (-want +got)\n%s", diff)
 		}
 	}, func(cfg *locate.Config) { cfg.Rate = func(p peer.ID) float64 { return rates[p] } })
+}
+
+// What is glanced at is asked of those who are known, and of whoever is found for
+// something else, but not of the DHT until it is wanted.
+func TestGlance(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.holds["a"] = []nix.NARHash{hash(1)}
+		w.holds["c"] = []nix.NARHash{hash(2), hash(3)}
+		w.neighbours[true] = []peer.ID{"a"}
+		w.dht[routing.ContentKey(hash(3))] = []peer.ID{"c"}
+		w.f.Glance(hash(1), true)
+		w.f.Glance(hash(2), true)
+		w.settle()
+		if !w.f.Known(hash(1)) || w.f.Known(hash(2)) {
+			w.t.Error("a neighbour was not asked")
+		}
+		w.wantTraffic([]question{{"a", 2}}, 0)
+		w.f.Expect(hash(3), true)
+		w.settle()
+		if !w.f.Known(hash(2)) || !w.f.Known(hash(3)) {
+			w.t.Error("whoever was found for something else was not asked")
+		}
+	})
+	inWorld(t, func(w *world) {
+		w.holds["c"] = []nix.NARHash{hash(1)}
+		w.dht[routing.ContentKey(hash(1))] = []peer.ID{"c"}
+		w.f.Glance(hash(1), true)
+		w.settle()
+		w.wantTraffic(nil, 0)
+		if got, _ := w.providers(hash(1), true); !slices.Equal(got, []peer.ID{"c"}) {
+			w.t.Errorf("providers once it is wanted: %v", got)
+		}
+	})
+	inWorld(t, func(w *world) {
+		w.dht[routing.ContentKey(hash(1))] = []peer.ID{"c"}
+		w.holds["c"] = []nix.NARHash{hash(1)}
+		w.f.Glance(hash(1), true)
+		w.settle()
+		w.f.Expect(hash(1), true)
+		w.settle()
+		if !w.f.Known(hash(1)) {
+			w.t.Error("not searched for once it was expected")
+		}
+	})
 }

@@ -75,6 +75,7 @@ func (f *Finder) want(ctx context.Context, k key) (*entry, error) {
 		e.deadline = deadline
 	}
 	e.waiters++
+	e.glance = false
 	if e.step == idle {
 		f.begin(e, time.Now())
 	}

@@ -124,6 +124,9 @@ func (f *Finder) settle(e *entry, now time.Time) {
 		e.due = first
 	case e.key.kind == nars && f.alive(e) > 0 && (!e.deep || !f.searchable(e, now)):
 		f.advance(e, asked, now)
+	case e.glance: // It begins anew when it is wanted.
+		e.step = idle
+		f.close(e)
 	default:
 		f.enqueue(e, now)
 	}
