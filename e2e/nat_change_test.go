@@ -150,6 +150,7 @@ func TestNetworkOfTheHolderChanges(t *testing.T) {
 			var ways string
 			// It may fail until the holder is back.
 			a.WaitLonger("the holder to be found again", 2*time.Minute, func() bool {
+				time.Sleep(time.Second / 2) // Nor does a user try all the time.
 				_, err := consumer.Ctl("fetch", a.large().StorePath.String(), "-o", a.Dir("out")+"/"+fmt.Sprint(time.Now().UnixNano()))
 				if err == nil {
 					ways = a.ways(consumer, a.large())

@@ -60,7 +60,7 @@ func (l *live) watchPeers(ctx context.Context) error {
 			var pings sync.WaitGroup
 			for _, c := range l.host.Network().ConnsToPeer(p) {
 				if !narhost.IsLAN(c.RemoteMultiaddr()) {
-					pings.Go(func() { l.endIfDead(ctx, c) })
+					pings.Go(func() { l.endIfDead(ctx, c, farTimeout) })
 				}
 			}
 			pings.Wait()
@@ -75,9 +75,53 @@ func (l *live) watchPeers(ctx context.Context) error {
 	})
 }
 
+// returnTimeout is how long the connection of a peer has to prove itself that comes
+// back through a relay.
+const returnTimeout = 2 * time.Second
+
+// watchReturns looks at the connections of peers that come through a relay although
+// they are connected directly: their side of that is gone. As long as it is there
+// on this side no hole is punched for them. If it is dead the relayed connection is
+// ended with it, so that they come again and one is.
+func (l *live) watchReturns(ctx context.Context) error {
+	var checks errgroup.Group
+	checks.SetLimit(maxFar)
+	notifiee := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if !narhost.IsRelayed(c.RemoteMultiaddr()) || c.Stat().Direction != network.DirInbound {
+			return
+		}
+		if _, direct := l.client.DirectAddr(c.RemotePeer()); !direct {
+			return
+		}
+		checks.TryGo(func() error {
+			l.checkReturn(ctx, c)
+			return nil
+		})
+	}}
+	l.host.Network().Notify(notifiee)
+	<-ctx.Done()
+	l.host.Network().StopNotify(notifiee)
+	_ = checks.Wait() // They have no errors.
+	return ctx.Err()
+}
+
+func (l *live) checkReturn(ctx context.Context, relayed network.Conn) {
+	p := relayed.RemotePeer()
+	var pings sync.WaitGroup
+	for _, c := range l.host.Network().ConnsToPeer(p) {
+		if !narhost.IsRelayed(c.RemoteMultiaddr()) {
+			pings.Go(func() { l.endIfDead(ctx, c, returnTimeout) })
+		}
+	}
+	pings.Wait()
+	if _, direct := l.client.DirectAddr(p); !direct && ctx.Err() == nil {
+		_ = relayed.Close() // It may be gone.
+	}
+}
+
 // endIfDead ends a connection whose other side does not answer a ping.
-func (l *live) endIfDead(ctx context.Context, c network.Conn) {
-	if answers(ctx, c, farTimeout) || ctx.Err() != nil {
+func (l *live) endIfDead(ctx context.Context, c network.Conn, patience time.Duration) {
+	if answers(ctx, c, patience) || ctx.Err() != nil {
 		return
 	}
 	l.log.Debug("connection is dead", zap.Stringer("peer", c.RemotePeer()), zap.Stringer("address", c.RemoteMultiaddr()))
@@ -128,7 +172,7 @@ func (l *live) watchConnections(ctx context.Context) error {
 		}
 		var pings sync.WaitGroup
 		for _, c := range conns {
-			pings.Go(func() { l.endIfDead(ctx, c) })
+			pings.Go(func() { l.endIfDead(ctx, c, farTimeout) })
 		}
 		pings.Wait()
 	}

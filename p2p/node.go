@@ -285,6 +285,7 @@ func (l *live) run(ctx context.Context) error {
 	g.Go(func() error { return l.judge(ctx) })
 	g.Go(func() error { return l.watchPeers(ctx) })
 	g.Go(func() error { return l.watchConnections(ctx) })
+	g.Go(func() error { return l.watchReturns(ctx) })
 	g.Go(func() error { return l.connect(ctx) })
 	if l.cfg.private() {
 		g.Go(func() error { return l.sendAway(ctx) })

@@ -167,6 +167,13 @@ func (c *Client) punched(ctx context.Context, p peer.ID) error {
 	if c.awaitDirect(waiting, p) {
 		return nil
 	}
+	// A peer that first has to find out that an old connection is dead ends this one,
+	// to be come to again.
+	if c.host.Network().Connectedness(p) == network.NotConnected && waiting.Err() == nil {
+		if c.reconnect(waiting, p, since) == nil && c.awaitDirect(waiting, p) {
+			return nil
+		}
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
