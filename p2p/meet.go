@@ -1,8 +1,8 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -25,7 +25,7 @@ func (n *Node) FollowPeers(ctx context.Context, f func(p PeerStatus, connected b
 	}
 	l := n.live.Load()
 	if l == nil {
-		return ErrNotRunning
+		return cmp.Or(ctx.Err(), ErrNotRunning)
 	}
 	sub, err := l.host.EventBus().Subscribe(
 		[]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerConnectednessChanged)}, eventbus.BufSize(maxMeetings))
@@ -37,8 +37,8 @@ func (n *Node) FollowPeers(ctx context.Context, f func(p PeerStatus, connected b
 	for {
 		select {
 		case e, ok := <-sub.Out():
-			if !ok {
-				return errors.New("p2p: the host has closed")
+			if !ok { // the host has closed
+				return cmp.Or(ctx.Err(), ErrNotRunning)
 			}
 			l.noteMeeting(e, met, f)
 		case <-ctx.Done():

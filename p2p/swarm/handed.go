@@ -33,17 +33,26 @@ func (h *handed) add(s *slot, bytes int64) {
 
 // Handed returns whom the bytes came from that were read since the last call, in
 // their order. Those from this machine's store have no peer, and took ViaStore.
+// It is for who reads.
 func (t *Transfer) Handed() []Source {
 	w := t.attempt().window
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	sources := make([]Source, len(w.tally.handed))
 	for i, p := range w.tally.handed {
-		if p.local {
+		switch {
+		case p.local:
 			sources[i] = Source{Bytes: p.bytes, Via: ViaStore}
-		} else {
-			sources[i] = Source{Peer: p.from.String(), Bytes: p.bytes, Via: w.tally.via[p.from]}
+			continue
+		case t.names == nil:
+			t.names = make(map[peer.ID]string)
 		}
+		name, known := t.names[p.from]
+		if !known {
+			name = p.from.String()
+			t.names[p.from] = name
+		}
+		sources[i] = Source{Peer: name, Bytes: p.bytes, Via: w.tally.via[p.from]}
 	}
 	w.tally.handed = nil
 	return sources

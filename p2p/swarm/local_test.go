@@ -236,6 +236,16 @@ func TestReuse(t *testing.T) {
 			if bySum+masked > p.Reused || p.Verified+bySum+masked < want.Size-tt.offset {
 				t.Errorf("Reused() = %d, %d with %d fetched and %d taken", bySum, masked, p.Verified, p.Reused)
 			}
+			var fromStore, all int64
+			for _, s := range tr.Handed() {
+				all += s.Bytes
+				if s.Via == swarm.ViaStore && s.Peer == "" {
+					fromStore += s.Bytes
+				}
+			}
+			if fromStore != bySum+masked || all != want.Size-tt.offset {
+				t.Errorf("of %d bytes that were handed on %d came from the store, want %d of %d", all, fromStore, bySum+masked, want.Size-tt.offset)
+			}
 		})
 	}
 }

@@ -71,6 +71,8 @@ type Transfer struct {
 	polled, verdict, closing sync.Once
 	voted                    chan struct{}
 	poll                     func()
+	// names are the texts of peer IDs, for Handed alone: they take their time.
+	names map[peer.ID]string
 
 	mu sync.Mutex
 	// now is the attempt in use. Once fixed is set it is the last one: bytes were
