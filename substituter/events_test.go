@@ -1,6 +1,7 @@
 package substituter_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
@@ -43,6 +46,8 @@ func hear(t *testing.T, s *events.Subscription, n int) (heard []events.Event) {
 
 func TestARequestIsToldOfWithItsSources(t *testing.T) {
 	l := newLab(t)
+	core, logged := observer.New(zap.DebugLevel)
+	l.deps.Log = zap.New(core)
 	heard, bytes := l.measured()
 	p := l.path("p", large)
 	l.cache.add(p)
@@ -81,6 +86,10 @@ func TestARequestIsToldOfWithItsSources(t *testing.T) {
 	days, err := bytes.Days(t.Context(), 1)
 	if err != nil || days[0].Amounts != (meter.Amounts{LAN: 1, Peer: large - 1}) {
 		t.Errorf("the day's bytes are %+v, %v", days, err)
+	}
+	lines := logged.FilterMessage("nar fetched").All()
+	if len(lines) != 1 || fmt.Sprint(lines[0].ContextMap()["sources"]) != fmt.Sprint(fetches[1].Sources) {
+		t.Errorf("the log has %+v, want one line with all sources", lines)
 	}
 	if left := l.server.Flights(); len(left) != 0 {
 		t.Errorf("still under way: %+v", left)

@@ -31,18 +31,15 @@ func (n node) Dashboard() control.Dashboard {
 // frontHandler serves what comes over TCP: Nix, browsers and monitoring.
 func (d *daemon) frontHandler(ctx context.Context) http.Handler {
 	metrics := promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{})
-	dashboard := web.New(ctx, view{node{d}, ctx}, d.token, metrics, d.log)
+	dashboard := web.New(ctx, view{node{d}, ctx.Done()}, d.token, metrics, d.log)
 	return dashboard.Handler(d.substituter.Handler(), d.substituter.Guard)
 }
 
 // view is the node as the dashboard sees it.
 type view struct {
 	node
-	stopping stopping
+	stopping <-chan struct{} // closed when the node is to end
 }
-
-// stopping tells that the node is to end.
-type stopping interface{ Err() error }
 
 var _ web.Node = view{}
 
@@ -60,8 +57,10 @@ func (v view) Since(t time.Time) meter.Series { return v.meter.Since(t) }
 
 // Unready implements web.Node.
 func (v view) Unready() string {
-	if v.stopping.Err() != nil {
+	select {
+	case <-v.stopping:
 		return "stopping"
+	default:
 	}
 	if v.node.node == nil {
 		return ""

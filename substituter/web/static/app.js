@@ -3,7 +3,7 @@ import { byId, el, fill } from "./dom.js";
 import { clock, name, short } from "./format.js";
 import * as graph from "./graph.js";
 import { ended, flights, showLanded } from "./flights.js";
-import { peers, status } from "./panels.js";
+import { peers, settle, status } from "./panels.js";
 
 const maxEvents = 200, maxProblems = 20;
 
@@ -63,7 +63,10 @@ function listen() {
   const stream = new EventSource("/dashboard/stream");
   const on = (kind, f) => stream.addEventListener(kind, (e) => f(JSON.parse(e.data)));
   stream.addEventListener("open", () => live("Live"));
-  stream.addEventListener("error", () => live("nar-p2pd does not answer. Trying again …", true));
+  stream.addEventListener("error", () => {
+    live("nar-p2pd does not answer. Trying again …", true);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000); // it was turned away
+  });
   on("traffic", graph.begin);
   on("seconds", graph.add);
   on("flights", flights);
@@ -117,5 +120,8 @@ if (token()) {
 addEventListener("hashchange", () => token() && location.reload());
 byId("pause").addEventListener("submit", togglePause);
 byId("explain-form").addEventListener("submit", explain);
-setInterval(graph.tick, 1000);
+setInterval(() => {
+  graph.tick();
+  settle();
+}, 1000);
 listen();

@@ -53,6 +53,7 @@ export function add(news) {
     extend(series.seconds, ranges.seconds.keep, time);
     const known = series.seconds.amounts[time - series.seconds.start];
     if (!known) return;
+    if (series.days.amounts.length) extend(series.days, ranges.days.keep, time + 43200); // a day's time is its noon
     for (const name of ["minutes", "days"]) {
       const s = series[name];
       if (name === "minutes") extend(s, ranges.minutes.keep, time);

@@ -42,17 +42,25 @@ export function status(s) {
 }
 
 const before = new Map(); // bytes of each peer, and when
+let last = { peers: [], time: 0 };
 
 function rates(peers) {
   const now = performance.now();
   for (const p of peers) {
-    const last = before.get(p.id);
-    const took = last ? (now - last.time) / 1000 : 0;
-    p.rate = took ? Math.max(p.received - last.received, 0) / took : 0;
-    p.sending = took ? Math.max(p.sent - last.sent, 0) / took : 0;
+    const old = before.get(p.id);
+    const took = old ? (now - old.time) / 1000 : 0;
+    p.rate = took ? Math.max(p.received - old.received, 0) / took : 0;
+    p.sending = took ? Math.max(p.sent - old.sent, 0) / took : 0;
   }
+  last = { peers, time: now };
   before.clear();
   for (const p of peers) before.set(p.id, { time: now, received: p.received, sent: p.sent });
+}
+
+// settle ends rates of which nothing was heard for a while: peers are told of when
+// something has changed.
+export function settle() {
+  if (last.peers.some((p) => p.rate || p.sending) && performance.now() - last.time > 2500) peers(last.peers);
 }
 
 export function peers(all) {
