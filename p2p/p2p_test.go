@@ -524,7 +524,7 @@ func TestRunReportsWhyItCannotListen(t *testing.T) {
 		Profile: p2p.LAN, Network: "team", Identity: key,
 		// An address of documentation; this machine has none.
 		Listen:    []ma.Multiaddr{ma.StringCast("/ip4/203.0.113.250/tcp/0")},
-		Datastore: func(string) ds.Batching { return nil },
+		Datastore: newDatastore(),
 	}, newShelf(t), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
