@@ -61,7 +61,7 @@ test: deps check unit ## Everything that CI runs.
 	@echo 'test: all checks and tests have passed; nothing was skipped'
 
 .PHONY: check
-check: tidy vet lint generated ## All checks that run no test.
+check: tidy vet lint generated vendored ## All checks that run no test.
 
 .PHONY: unit
 unit: ## All tests, end to end ones included, with the race detector.
@@ -101,6 +101,15 @@ generated: generate
 .PHONY: assets
 assets: ## Fetch again what the dashboard embeds of others.
 	$(GO) run ./substituter/web/assets substituter/web/uplot.json substituter/web/static/uplot
+
+# What Nix needs to know of the modules.
+.PHONY: vendored
+vendored:
+	GO='$(GO)' .ci/vendor-hash --check
+
+.PHONY: vendor-hash
+vendor-hash: ## Tell the Nix package which modules there are, after go.mod has changed.
+	GO='$(GO)' .ci/vendor-hash --update
 
 .PHONY: bench
 bench: deps ## Measure speed beside baselines; ONLY=lines, OUT=file for JSON.

@@ -1,0 +1,30 @@
+# nar-p2pd on macOS with nix-darwin: an agent of the user who is logged in, which is
+# enough to read the store.
+{ config, lib, ... }:
+
+let
+  cfg = config.services.nar-p2pd;
+in
+{
+  imports = [ ./options.nix ];
+
+  config = lib.mkIf cfg.enable {
+    nix.settings = lib.mkIf cfg.addToSubstituters {
+      substituters = lib.mkBefore [ "http://${cfg.settings.substituter.listen}" ];
+      fallback = lib.mkDefault true;
+      connect-timeout = lib.mkDefault 5;
+      narinfo-cache-negative-ttl = lib.mkDefault 60;
+    };
+
+    environment.systemPackages = [ cfg.package ];
+
+    launchd.user.agents.nar-p2pd.serviceConfig = {
+      ProgramArguments = [ "${cfg.package}/bin/nar-p2pd" "--config=${cfg.configFile}" ];
+      RunAtLoad = true;
+      KeepAlive.SuccessfulExit = false;
+      ExitTimeOut = 45;
+      ProcessType = "Background";
+      StandardErrorPath = "/tmp/nar-p2pd.log";
+    };
+  };
+}

@@ -1,0 +1,123 @@
+package nixos
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// TestParse wants every version of Nix to understand every file.
+func TestParse(t *testing.T) {
+	var files []string
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".nix") {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files of Nix: %v", err)
+	}
+	for _, bin := range versions(t) {
+		run(t, bin, append([]string{"--parse", "../flake.nix"}, files...)...)
+	}
+}
+
+// TestModule wants every version of Nix to find no failure among the cases of
+// tests/cases.nix, and the daemon to accept the settings that come of them.
+func TestModule(t *testing.T) {
+	daemon := filepath.Join(t.TempDir(), "nar-p2pd")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", daemon, "../cmd/nar-p2pd").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got struct {
+		Failures []string
+		Settings map[string]map[string]any
+	}
+	for _, bin := range versions(t) {
+		decode(t, run(t, bin, "--eval", "--strict", "--json", "tests"), &got)
+		if len(got.Failures) > 0 || len(got.Settings) == 0 {
+			t.Errorf("with %s these cases went wrong: %q", bin, got.Failures)
+		}
+	}
+	for name, settings := range got.Settings {
+		if p2p, ok := settings["p2p"].(map[string]any); ok {
+			delete(p2p, "psk_file") // which is only there where the unit runs
+		}
+		text, err := toml.Marshal(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		check := exec.CommandContext(t.Context(), daemon, "--check", "--config="+file)
+		check.Env = []string{"HOME=" + t.TempDir()}
+		if out, err := check.CombinedOutput(); err != nil {
+			t.Errorf("the daemon refuses what case %s makes: %v\n%s%s", name, err, out, text)
+		}
+	}
+}
+
+// TestFlake evaluates what the flake offers.
+func TestFlake(t *testing.T) {
+	hash, err := os.ReadFile("vendor-hash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"names":      []any{"apps", "checks", "darwinModules", "devShells", "nixosModules", "overlays", "packages"},
+		"systems":    []any{"aarch64-darwin", "aarch64-linux", "x86_64-darwin", "x86_64-linux"},
+		"checks":     []any{"module", "package", "tests", "vm"},
+		"vendorHash": strings.TrimSpace(string(hash)),
+		"version":    "0.1.0-0123456",
+	}
+	for _, bin := range versions(t) {
+		var got map[string]any
+		decode(t, run(t, bin, "--eval", "--strict", "--json", "tests/flake.nix"), &got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("with %s (-want +got):\n%s", bin, diff)
+		}
+	}
+}
+
+// versions returns the folders of the programs of all versions of Nix.
+func versions(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../.ci/nix-versions").Output()
+	bins := slices.Collect(strings.FieldsSeq(string(out)))
+	if err != nil || len(bins) == 0 {
+		t.Fatalf("no version of Nix: %v", err)
+	}
+	return bins
+}
+
+// run returns what nix-instantiate prints. It needs no store.
+func run(t *testing.T, bin string, args ...string) []byte {
+	t.Helper()
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "nix-instantiate"), args...)
+	cmd.Env = append(os.Environ(), "NIX_REMOTE=dummy://", "NIX_PATH=")
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, stderr.String())
+	}
+	return out
+}
+
+func decode(t *testing.T, data []byte, value any) {
+	t.Helper()
+	if err := json.Unmarshal(data, value); err != nil {
+		t.Fatalf("%v: %s", err, data)
+	}
+}
