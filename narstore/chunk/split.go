@@ -4,7 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 )
+
+// splitBuffers are those of Split, which is called for one small NAR after the
+// other.
+var splitBuffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
 
 // Split calls f with the chunks of the NAR of size bytes that r reads, in order
 // and some at a time. They are those of its manifest, but for Runs, which are
@@ -16,10 +21,15 @@ func Split(ctx context.Context, r io.Reader, size int64, f func(chunks []Chunk) 
 	if size <= 0 || size > MaxNARSize {
 		return fmt.Errorf("chunk: no NAR of %d bytes is exchanged", size)
 	}
+	buffers, ok := splitBuffers.Get().(*[2][bufferSize]byte)
+	if !ok {
+		panic("chunk: pool of buffers holds something else")
+	}
+	defer splitBuffers.Put(buffers)
 	offset := int64(0)
 	var chunks []Chunk
 	b := builder{
-		r: r, rest: size, buf: make([]byte, min(size, bufferSize)), found: new(batch), hashed: new(batch),
+		r: r, rest: size, buf: buffers[0][:], other: buffers[1][:], found: new(batch), hashed: new(batch),
 		take: func(found []pending) error {
 			chunks = chunks[:0]
 			for i := range found {
