@@ -28,7 +28,7 @@ type upgraded struct {
 func upgrades(s scale) []measurement {
 	u := &upgrade{cfg: rebuild.Config{Packages: max(12, int(upgradePackages*float64(s))), Seed: 1}}
 	return []measurement{u.measurement([]upgraded{
-		{name: "line", change: rebuild.Line, goal: goal{what: "value", target: 3}},
+		{name: "line", change: rebuild.Line, goal: goal{what: "value", target: 5}},
 		{name: "rename", change: rebuild.Rename},
 		{name: "lengthen", change: rebuild.Lengthen},
 		{name: "functions", change: rebuild.Functions},
