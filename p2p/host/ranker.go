@@ -6,6 +6,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -54,9 +55,23 @@ func (p *Providers) has(addr ma.Multiaddr) bool {
 // preferred on the local network; and everywhere to whoever is dialled to send
 // NARs, as all are in a private network. In the public one most other peers are
 // asked one question of the DHT.
-func dialRanker(private bool, providers *Providers) network.DialRanker {
+//
+// Relays are an exception. How the node's UDP is seen from outside, without which no
+// hole can be punched with QUIC, only they can tell it, and those only whom it is
+// connected with over QUIC; and most routers let no hole be punched with TCP.
+func dialRanker(private bool, providers *Providers, relays []peer.AddrInfo) network.DialRanker {
+	relay := make(map[string]struct{})
+	for _, info := range relays {
+		for _, addr := range info.Addrs {
+			relay[string(addr.Bytes())] = struct{}{}
+		}
+	}
+	isRelay := func(addr ma.Multiaddr) bool {
+		_, ok := relay[string(addr.Bytes())]
+		return ok
+	}
 	return func(addrs []ma.Multiaddr) []network.AddrDelay {
-		everywhere := private || slices.ContainsFunc(addrs, providers.has)
+		everywhere := (private || slices.ContainsFunc(addrs, providers.has)) && !slices.ContainsFunc(addrs, isRelay)
 		var lan, far, rest []ma.Multiaddr
 		for _, addr := range addrs {
 			switch {

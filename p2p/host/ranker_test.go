@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -17,10 +18,14 @@ func TestDialsAreRanked(t *testing.T) {
 		nars    = "/ip4/11.0.0.2/tcp/1"
 		nars2   = "/ip4/11.0.0.2/udp/1/quic-v1"
 		quic    = "/ip4/11.0.0.1/udp/1/quic-v1"
+		known   = "/ip4/11.0.0.3/tcp/1"
+		known2  = "/ip4/11.0.0.3/udp/1/quic-v1"
+		known6  = "/ip6/2a00::3/udp/1/quic-v1"
 		relay   = "/ip4/11.0.0.9/udp/1/quic-v1/p2p/12D3KooWM3qHRfmN3PYRVnhFYWhb72iemow2fxVzAvhSNh5Xz7XA/p2p-circuit"
 	)
 	providers := NewProviders()
 	providers.Add([]ma.Multiaddr{ma.StringCast(nars), ma.StringCast(nars2)})
+	relays := []peer.AddrInfo{{Addrs: []ma.Multiaddr{ma.StringCast(known), ma.StringCast(known2)}}}
 	tests := []struct {
 		name    string
 		private bool
@@ -28,6 +33,7 @@ func TestDialsAreRanked(t *testing.T) {
 	}{
 		{"local network", false, map[string]time.Duration{lanTCP: 0, lanQUIC: lanQUICDelay}},
 		{"private network", true, map[string]time.Duration{tcp6: 0, tcp: farIP4Delay, quic: farQUICDelay, relay: 500 * time.Millisecond}},
+		{"relay of a private network", true, map[string]time.Duration{known6: 0, known2: 250 * time.Millisecond, known: 500 * time.Millisecond}},
 		{"only a relay", true, map[string]time.Duration{relay: 0}},
 		{"provider in the public network", false, map[string]time.Duration{nars: 0, nars2: farQUICDelay}},
 		{"public network", false, map[string]time.Duration{quic: 0, tcp: 250 * time.Millisecond}},
@@ -39,7 +45,7 @@ func TestDialsAreRanked(t *testing.T) {
 				addrs = append(addrs, ma.StringCast(addr))
 			}
 			got := make(map[string]time.Duration)
-			for _, dial := range dialRanker(tt.private, providers)(addrs) {
+			for _, dial := range dialRanker(tt.private, providers, relays)(addrs) {
 				got[dial.Addr.String()] = dial.Delay
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
