@@ -41,7 +41,9 @@ type crowd struct {
 	Nodes int
 	// AtOnce is how many of them there are at a time, each of which tries once and
 	// goes; 0 is all, who try until they have it and stay.
-	AtOnce    int
+	AtOnce int
+	// IPv6 says that the host has addresses of it.
+	IPv6      bool
 	Bootstrap peer.AddrInfo
 	Hash      nix.NARHash
 	Size      int64
@@ -91,7 +93,7 @@ func (c *crowd) run(ctx context.Context) []outcome {
 				outcomes[i].Err = err.Error()
 				left.Done()
 				cancel()
-				return nil
+				return err
 			}
 			var running sync.WaitGroup
 			running.Go(func() { _ = node.Run(ctx) }) // It ends with ctx.
@@ -115,9 +117,13 @@ func (c *crowd) node() (*p2p.Node, error) {
 		return nil, err
 	}
 	store := dssync.MutexWrap(ds.NewMapDatastore())
+	listen := []ma.Multiaddr{ma.StringCast("/ip4/0.0.0.0/tcp/0"), ma.StringCast("/ip4/0.0.0.0/udp/0/quic-v1")}
+	if c.IPv6 {
+		listen = append(listen, ma.StringCast("/ip6/::/tcp/0"), ma.StringCast("/ip6/::/udp/0/quic-v1"))
+	}
 	return p2p.New(p2p.Config{
 		Profile: p2p.Private, Network: "lab", Identity: identity,
-		Listen:    []ma.Multiaddr{ma.StringCast("/ip4/0.0.0.0/tcp/0"), ma.StringCast("/ip4/0.0.0.0/udp/0/quic-v1")},
+		Listen:    listen,
 		Bootstrap: []peer.AddrInfo{c.Bootstrap},
 		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
 	}, emptyShelf{}, zap.NewNop())
@@ -198,7 +204,7 @@ func (emptyShelf) Follow(ctx context.Context, f func(share.Change) error) error 
 func (a *abroad) crowd(host *lab.Host, nodes, atOnce int) []outcome {
 	a.tb.Helper()
 	record := a.large()
-	task, err := json.Marshal(crowd{Nodes: nodes, AtOnce: atOnce, Bootstrap: a.relay.AddrInfo(), Hash: record.NARHash, Size: record.NARSize})
+	task, err := json.Marshal(crowd{Nodes: nodes, AtOnce: atOnce, IPv6: host.Addr6 != "", Bootstrap: a.relay.AddrInfo(), Hash: record.NARHash, Size: record.NARSize})
 	if err != nil {
 		a.tb.Fatal(err)
 	}

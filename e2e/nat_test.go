@@ -175,7 +175,9 @@ func TestBothBehindNATs(t *testing.T) {
 	if served := holder.Status().P2P.Served.Bytes; served < size {
 		t.Errorf("the holder has served %d bytes", served)
 	}
-	if relayed := a.relay.Status().P2P.Relaying.Bytes - before; relayed == 0 || relayed > 128<<10 {
+	relayed := a.relay.Status().P2P.Relaying.Bytes - before
+	t.Logf("%d bytes went through the relay", relayed)
+	if relayed == 0 || relayed > 128<<10 {
 		t.Errorf("%d bytes went through the relay, want some and at most 128 KiB", relayed)
 	}
 }
