@@ -36,23 +36,46 @@ func newStats(o *options) *cobra.Command {
 	return c
 }
 
+// statsColumns are those of the table. A source that nothing came from is left out.
+var statsColumns = []struct {
+	title  string
+	source bool
+	of     func(meter.Amounts) int64
+}{
+	{"FETCHED", false, meter.Amounts.Fetched},
+	{"STORE", true, func(a meter.Amounts) int64 { return a.Store }},
+	{"REUSED", true, func(a meter.Amounts) int64 { return a.Reuse }},
+	{"LAN", true, func(a meter.Amounts) int64 { return a.LAN }},
+	{"PEERS", true, func(a meter.Amounts) int64 { return a.Peer }},
+	{"CACHES", true, func(a meter.Amounts) int64 { return a.Upstream }},
+	{"SAVED", false, meter.Amounts.Saved},
+	{"SERVED", false, func(a meter.Amounts) int64 { return a.Served }},
+}
+
 func printStats(w io.Writer, days []meter.Day) error {
+	var all meter.Amounts
+	for _, d := range days {
+		all = all.Plus(d.Amounts)
+	}
 	t := table(w)
-	fmt.Fprintln(t, "DAY\tFETCHED\tSTORE\tREUSED\tLAN\tPEERS\tCACHES\tSAVED\tSERVED")
-	row := func(name string, a meter.Amounts) {
+	row := func(name string, cell func(i int) string) {
 		fmt.Fprint(t, name)
-		for _, n := range []int64{a.Fetched(), a.Store, a.Reuse, a.LAN, a.Peer, a.Upstream, a.Saved(), a.Served} {
-			fmt.Fprint(t, "\t", bytesText(uint64(n)))
+		for i, c := range statsColumns {
+			if !c.source || c.of(all) > 0 {
+				fmt.Fprint(t, "\t", cell(i))
+			}
 		}
 		fmt.Fprintln(t)
 	}
-	var all meter.Amounts
+	amounts := func(name string, a meter.Amounts) {
+		row(name, func(i int) string { return bytesText(uint64(statsColumns[i].of(a))) })
+	}
+	row("DAY", func(i int) string { return statsColumns[i].title })
 	for _, d := range days {
-		row(d.Date, d.Amounts)
-		all = all.Plus(d.Amounts)
+		amounts(d.Date, d.Amounts)
 	}
 	if len(days) > 1 {
-		row("all", all)
+		amounts("all", all)
 	}
 	return t.Flush()
 }
