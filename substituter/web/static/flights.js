@@ -7,15 +7,13 @@ const maxLanded = 20;
 const items = new Map(); // of those under way, by ID
 const landed = [];
 
-const labels = { store: "local store", upstream: "" };
-
 function giverText(g) {
   if (g.via === "store") return "other paths of the local store";
   if (g.kind === "peer") return `peer ${g.name ? short(g.name) : "unknown"}${g.via === "lan" ? ", local network" : g.via === "relay" ? ", relayed" : ""}`;
-  return labels[g.kind] || g.name;
+  return g.kind === "store" ? "local store" : g.name;
 }
 
-// shades makes peers of one kind differ.
+// shade makes givers of one colour differ.
 const shade = (index) => 1 - 0.18 * (index % 4);
 
 function paint(canvas, f) {
