@@ -3,6 +3,7 @@ package nixos
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -11,6 +12,25 @@ import (
 	"strings"
 	"testing"
 )
+
+// programs is the folder of both programs, built once for all tests.
+var programs string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if programs, err = os.MkdirTemp("", "nar-p2p"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(programs)
+		if out, err := exec.Command("go", "build", "-o", programs, "../cmd/...").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
 
 // TestInstall wants the units that "make install" puts in place to be valid, and
 // the daemon's sandbox to score at most 1.5 in the eyes of systemd.
@@ -78,8 +98,8 @@ func install(t *testing.T, system, destDir string) string {
 	if destDir == "" {
 		prefix = filepath.Join(t.TempDir(), "prefix")
 	}
-	make := exec.CommandContext(t.Context(), "make", "-C", "..", "install",
-		"OS="+system, "BIN="+t.TempDir(), "PREFIX="+prefix, "DESTDIR="+destDir)
+	make := exec.CommandContext(t.Context(), "make", "-C", "..", "install-files",
+		"OS="+system, "BIN="+programs, "PREFIX="+prefix, "DESTDIR="+destDir)
 	if out, err := make.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}

@@ -34,10 +34,6 @@ func TestParse(t *testing.T) {
 // TestModule wants every version of Nix to find no failure among the cases of
 // tests/cases.nix, and the daemon to accept the settings that come of them.
 func TestModule(t *testing.T) {
-	daemon := filepath.Join(t.TempDir(), "nar-p2pd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", daemon, "../cmd/nar-p2pd").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	var got struct {
 		Failures []string
 		Settings map[string]map[string]any
@@ -60,7 +56,7 @@ func TestModule(t *testing.T) {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		check := exec.CommandContext(t.Context(), daemon, "--check", "--config="+file)
+		check := exec.CommandContext(t.Context(), filepath.Join(programs, "nar-p2pd"), "--check", "--config="+file)
 		check.Env = []string{"HOME=" + t.TempDir()}
 		if out, err := check.CombinedOutput(); err != nil {
 			t.Errorf("the daemon refuses what case %s makes: %v\n%s%s", name, err, out, text)
