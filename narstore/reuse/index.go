@@ -8,6 +8,9 @@
 // their runs, and checks the sum. So nothing depends on the index being right:
 // an entry that is wrong costs a chunk that has to be fetched.
 //
+// Where a reference has another name by now, chunks are tried with that too
+// (Session.Guess).
+//
 // A relative of a path is a local path of the same name without its version: an
 // older build, another version, another output. Relatives that are not indexed
 // yet are while their kin is fetched. What was fetched from peers is indexed by

@@ -58,8 +58,8 @@ type Want struct {
 	Strangers bool
 }
 
-// Session takes chunks of one NAR from the store. Its methods are safe for
-// concurrent use.
+// Session takes chunks of one NAR from the store. Its methods but Guess are safe
+// for concurrent use.
 type Session struct {
 	index *Index
 	want  Want
@@ -188,11 +188,10 @@ func (s *Session) Take(ctx context.Context, p Place, c *chunk.Chunk, parts []nix
 		s.giveUp(ctx, p.part, maxWrong, err)
 		return 0, fmt.Errorf("reuse: %s: %w", p.part, err)
 	}
+	changed := false
 	if p.named {
 		err = c.RestoreNamed(b, parts, s.guesses.rename)
-	}
-	changed := false
-	if !p.named {
+	} else {
 		changed, err = c.Restore(b, parts)
 	}
 	if err != nil {

@@ -132,7 +132,7 @@ func (l *local) run(ctx context.Context, w *window, running *sync.WaitGroup) {
 func (l *local) scout(ctx context.Context, w *window) {
 	patience := scoutPatience + time.Duration(float64(w.size)/scoutRate*float64(time.Second))
 	places := make([]reuse.Place, scoutBatch)
-	for {
+	for ctx.Err() == nil {
 		first, chunks, parts := w.undecided()
 		clear(places)
 		l.session.Find(chunks, places[:len(chunks)])
