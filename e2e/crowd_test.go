@@ -65,7 +65,9 @@ func runCrowd(task string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	patience := lab.Patience * 3 / 4 // less than that of who waits for it
+	// The workstation that they ask at once puts some of them off, and those whose
+	// holes it has no time to punch for half a minute.
+	patience := 3 * lab.Patience
 	if c.AtOnce > 0 {
 		patience *= time.Duration(c.Nodes/c.AtOnce + 1)
 	}
