@@ -13,8 +13,12 @@ func TestAPausedNodeSharesNothingAndFetches(t *testing.T) {
 	want := held.one()
 	others := newShelf(t, 1<<20)
 	paused := start(t, p2p.Config{Profile: p2p.Private, Network: "team"}, held)
-	other := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Peers: infos(paused)}, others)
-	await(t, "a connection", func() bool { return other.connected(paused) })
+	// Each is asked by a node of its own: who was sent away asks again after a while.
+	meet := func() *node {
+		other := start(t, p2p.Config{Profile: p2p.Private, Network: "team", Peers: infos(paused)}, others)
+		await(t, "a connection", func() bool { return other.sees(paused) != nil })
+		return other
+	}
 	await(t, "announcing", func() bool { return paused.Status().Announcing != nil })
 
 	for range 2 { // a pause is no once-only thing
@@ -22,6 +26,7 @@ func TestAPausedNodeSharesNothingAndFetches(t *testing.T) {
 		if !paused.Status().Paused {
 			t.Error("the status says nothing of the pause")
 		}
+		other := meet()
 		if other.asks(t, want.StorePath.HashPart(), true) != nil {
 			t.Error("a paused node gave a narinfo")
 		}
@@ -39,9 +44,22 @@ func TestAPausedNodeSharesNothingAndFetches(t *testing.T) {
 
 		paused.Pause(false)
 		await(t, "announcing to go on", func() bool { a := paused.Status().Announcing; return a != nil && a.Keys == 2 })
+		await(t, "the other to hear of it", func() bool { p := other.sees(paused); return p != nil && p.Exchange })
+		late := meet()
 		await(t, "the NAR to be given again", func() bool {
-			got, err := other.fetches(t, want, true)
+			got, err := late.fetches(t, want, true)
 			return err == nil && bytes.Equal(got, held.nars[want.NARHash])
 		})
 	}
+}
+
+// sees returns what the node knows of another one that it is connected with, or
+// nil.
+func (n *node) sees(other *node) *p2p.PeerStatus {
+	for _, p := range n.Peers() {
+		if p.ID == other.id {
+			return &p
+		}
+	}
+	return nil
 }

@@ -112,6 +112,11 @@ type Server struct {
 	counters   counters
 	refusals   refusals
 
+	// handlers is held while the host's are changed, and taken before mu.
+	handlers sync.Mutex
+	// setHandlers is nil while Run does not run.
+	setHandlers func()
+
 	mu       sync.Mutex
 	draining bool
 	paused   bool
@@ -154,17 +159,47 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 // limit.
 func (s *Server) LimitUploads(bytesPerSecond int64) { s.uplink.limit(bytesPerSecond) }
 
-// Pause has peers sent away until it is called with false, and ends what they
-// are being sent.
+// Pause has peers answered no more until it is called with false, and ends what
+// they are being sent. They are told that the node does not speak the protocols
+// any more, so that they do not ask, nor count it as a failure.
 func (s *Server) Pause(paused bool) {
+	s.handlers.Lock()
+	defer s.handlers.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	changed := s.paused != paused
 	s.paused = paused
-	if !paused {
-		return
+	if paused {
+		for st := range s.streams {
+			_ = st.Reset() // its handler notices, and ends
+		}
 	}
-	for st := range s.streams {
-		_ = st.Reset() // its handler notices, and ends
+	s.mu.Unlock()
+	switch {
+	case !changed || s.setHandlers == nil:
+	case paused:
+		s.removeHandlers()
+	default:
+		s.setHandlers()
+	}
+}
+
+// listen sets the handlers, by a function that Pause may need again, unless the
+// server is paused; nil ends that.
+func (s *Server) listen(set func()) {
+	s.handlers.Lock()
+	defer s.handlers.Unlock()
+	s.setHandlers = set
+	s.mu.Lock()
+	paused := s.paused
+	s.mu.Unlock()
+	if set != nil && !paused {
+		set()
+	}
+}
+
+func (s *Server) removeHandlers() {
+	for _, id := range []protocol.ID{s.ids.have, s.ids.narinfo, s.ids.nar} {
+		s.host.RemoveStreamHandler(id)
 	}
 }
 
@@ -180,13 +215,14 @@ func (s *Server) Run(ctx context.Context) error {
 		{id: s.ids.narinfo, slots: s.queries, serve: s.serveNarinfo, busy: busyNarinfo},
 		{id: s.ids.nar, slots: s.sessions, serve: s.serveNAR, busy: busyNAR},
 	}
-	for _, svc := range services {
-		s.host.SetStreamHandler(svc.id, func(st network.Stream) { s.handle(hard, st, svc) })
-	}
+	s.listen(func() {
+		for _, svc := range services {
+			s.host.SetStreamHandler(svc.id, func(st network.Stream) { s.handle(hard, st, svc) })
+		}
+	})
 	<-ctx.Done()
-	for _, svc := range services {
-		s.host.RemoveStreamHandler(svc.id)
-	}
+	s.listen(nil)
+	s.removeHandlers()
 	s.drain(cancel)
 	return nil
 }
