@@ -68,17 +68,19 @@ func (r *reloader) reload() (*control.Reloaded, error) {
 	return told, nil
 }
 
-// run reloads at every SIGHUP until ctx ends.
-func (r *reloader) run(ctx context.Context) error {
+// run reloads at every SIGHUP until ctx ends, each time within during.
+func (r *reloader) run(ctx context.Context, during func(context.Context, func())) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	for {
 		select {
 		case <-hup:
-			if _, err := r.reload(); err != nil {
-				r.log.Error("settings not read again: those from before go on", zap.Error(err))
-			}
+			during(ctx, func() {
+				if _, err := r.reload(); err != nil {
+					r.log.Error("settings not read again: those from before go on", zap.Error(err))
+				}
+			})
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -34,7 +34,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	}
 	part(d.substituter.Run)
 	part(d.vouched.Run)
-	part(d.settings.run)
+	part(func(ctx context.Context) error { return d.settings.run(ctx, d.whileReloading) })
 	part(giveBackMemory)
 	part(d.meter.Run)
 	part(d.sharing.Run)

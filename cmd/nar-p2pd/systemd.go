@@ -28,6 +28,17 @@ func (d *daemon) notify(states ...string) {
 	}
 }
 
+// whileReloading tells systemd that the settings are being read, which it may wait
+// for, once it knows that the daemon is ready.
+func (d *daemon) whileReloading(ctx context.Context, read func()) {
+	if !d.awaitReady(ctx) {
+		return
+	}
+	d.notify(systemd.SdNotifyReloading, systemd.SdNotifyMonotonicUsec())
+	read()
+	d.notify(systemd.SdNotifyReady)
+}
+
 // followStatus keeps the line that "systemctl status" shows up to date.
 func (d *daemon) followStatus(ctx context.Context) error {
 	if os.Getenv("NOTIFY_SOCKET") == "" || !d.awaitReady(ctx) {

@@ -41,6 +41,19 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// TestReloading wants systemd to be told when reading the settings begins and ends.
+func TestReloading(t *testing.T) {
+	p, _ := startDaemon(t)
+	if err := p.signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"RELOADING=1", "READY=1"} {
+		if err := p.await(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAlive wants no sign of life of a daemon that does not answer, or cannot
 // read its database.
 func TestAlive(t *testing.T) {
