@@ -52,6 +52,19 @@ install-files:
 run: build ## Start the daemon with its defaults.
 	bin/nar-p2pd
 
+# The version of a package is that of the changelog until it is tagged.
+VERSION ?= 0.1.0
+
+.PHONY: package
+package: ## What is released, into dist/: archives, .deb, OCI image, SBOM, licences, checksums.
+	$(GO) run -C .ci/package . -source '$(CURDIR)' -out '$(CURDIR)/dist' -version '$(VERSION)' \
+	  -date "$$(git log -1 --format=%ct)" $(PACKAGE_FLAGS)
+
+.PHONY: package-check
+package-check: ## That two builds are equal, and the Debian package comes and goes; as root, some minutes.
+	.ci/deps mmdebstrap
+	.ci/package-check
+
 .PHONY: demo
 demo: ## The main job on this machine: a bootstrap node, a provider, a consumer.
 	$(GO) run ./e2e/demo
