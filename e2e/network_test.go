@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,27 @@ func TestStartedOffline(t *testing.T) {
 			laptop.Plug()
 			l.WaitFor("the laptop to join again", func() bool { return d.Status().P2P.Connected > 0 && d.Status().P2P.RoutingPeers > 0 })
 		})
+	}
+}
+
+// An office has a network of its own, no infrastructure, and no public address:
+// what its machines hold can be announced and found all the same.
+func TestOfficeWithoutInfrastructure(t *testing.T) {
+	l := lab.New(t)
+	net := l.Net()
+	cache := l.Dir("cache")
+	records := l.GenuineCache(cache)
+	holder := l.Daemon("holder", lab.DaemonConfig{Host: net.Host("192.168.5.1", lab.Line{}), Cache: cache})
+	other := l.Daemon("other", lab.DaemonConfig{Host: net.Host("192.168.5.2", lab.Line{}), Bootstrap: holder})
+	third := l.Daemon("third", lab.DaemonConfig{Host: net.Host("192.168.5.3", lab.Line{}), Bootstrap: other})
+	holder.WaitAnnounced(len(records))
+	path := records[0].StorePath.String()
+	l.WaitFor("the third to find the path", func() bool {
+		found, err := third.Ctl("find", path)
+		return err == nil && strings.Contains(found, holder.Status().P2P.PeerID)
+	})
+	if _, err := third.Ctl("fetch", path, "-o", filepath.Join(l.Dir("out"), "nar")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
@@ -61,12 +62,15 @@ func (s *outlook) change(f func()) {
 // for relays then; and where the only one to ask is a neighbour, who cannot tell,
 // it asks for ever. But a node without a public address is behind a NAT until
 // shown otherwise: it takes a relay at once, and gives it up when others say
-// that they reach it.
+// that they reach it. In a named network that is so where it has met a relay: in
+// one without, whose nodes share a local network, some must serve the DHT, which
+// they do until they are told that nobody can reach them.
 func (l *live) judge(ctx context.Context) error {
 	sub, err := l.host.EventBus().Subscribe([]any{
 		new(event.EvtLocalReachabilityChanged),
 		new(event.EvtHostReachableAddrsChanged),
 		new(event.EvtAutoRelayAddrsUpdated),
+		new(event.EvtPeerIdentificationCompleted),
 	}, eventbus.Name("nar-p2p-outlook"), eventbus.BufSize(64))
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)
@@ -84,17 +88,25 @@ func (l *live) judge(ctx context.Context) error {
 		}
 	}
 	l.outlook.change(func() { l.outlook.since = time.Now() })
-	for first := true; ; first = false {
-		online := l.online.wait()
-		if l.traverses() && (first || l.outlook.now() == network.ReachabilityUnknown) && !l.hasPublicIPv4() {
+	assume := func() {
+		if l.traverses() && l.outlook.now() == network.ReachabilityUnknown && l.meetsRelays() && !l.hasPublicIPv4() {
 			say(network.ReachabilityPrivate)
 		}
+	}
+	for {
+		online := l.online.wait()
+		assume()
 		for changed := false; !changed; {
 			select {
 			case e := <-sub.Out():
 				l.outlook.hear(e)
-				if _, probed := e.(event.EvtHostReachableAddrsChanged); probed && l.outlook.confirmed() && l.traverses() {
-					say(network.ReachabilityPublic)
+				switch e.(type) {
+				case event.EvtHostReachableAddrsChanged:
+					if l.outlook.confirmed() && l.traverses() {
+						say(network.ReachabilityPublic)
+					}
+				case event.EvtPeerIdentificationCompleted:
+					assume()
 				}
 			case <-online:
 				l.outlook.change(func() { l.outlook.since = time.Now() })
@@ -196,6 +208,15 @@ func (l *live) carriesNARs(relay peer.ID) bool {
 // traverses reports whether the node is one that NATs may stand before.
 func (l *live) traverses() bool {
 	return !l.cfg.Infrastructure && l.cfg.Profile != LAN && len(l.cfg.Listen) > 0 && !narhost.OnlyLoopback(l.cfg.Listen)
+}
+
+// meetsRelays reports whether there is a relay to take: in a named network one of
+// the bootstrap nodes that were met, in the public one anybody.
+func (l *live) meetsRelays() bool {
+	return !l.cfg.private() || slices.ContainsFunc(l.cfg.bootstrap(), func(info peer.AddrInfo) bool {
+		relays, err := l.host.Peerstore().SupportsProtocols(info.ID, circuit.ProtoIDv2Hop)
+		return err == nil && len(relays) > 0
+	})
 }
 
 // hasPublicIPv4 reports whether the node listens on a public IPv4 address. One of
