@@ -2,7 +2,7 @@
 // and macOS on amd64 and arm64, archives of them with their man pages and units,
 // packages for Debian, an OCI image layout, an SBOM, the licences of all that went
 // in, and checksums. The same commit makes the same bytes on every machine that has
-// the same Go.
+// the same Go; but for the OCI image, which has the CA certificates of the machine.
 package main
 
 import (
