@@ -121,7 +121,9 @@ func (s *Server) fly(ctx context.Context, fl *flight) {
 	defer s.memory.Release(budget.Held, memory)
 	p := s.reports.begin(fl.rec, fl.want.From)
 	err := s.fetch(ctx, fl, p)
-	fl.window.end(err)
+	// Last: a client that has its answer is gone, and may ask at once what became of
+	// its request.
+	defer fl.window.end(err)
 	result := resultServed
 	switch {
 	case err == nil:
