@@ -57,8 +57,10 @@ type attempt struct {
 	begun  time.Time
 	// results is told of providers that are done with.
 	results chan result
-	// claimants were asked for the manifest; for run alone.
+	// claimants were asked for the manifest, and asking counts those that have
+	// not answered; for run alone.
 	claimants map[peer.ID]struct{}
+	asking    int
 	// live are the providers at work; for run alone.
 	live map[peer.ID]peer.AddrInfo
 	// override is told of a trusted provider with another manifest.
@@ -127,7 +129,9 @@ func (a *attempt) run(ctx context.Context) error {
 			a.live[p.ID] = p
 			begin(p, false)
 		case r := <-a.results:
-			if !r.manifest {
+			if r.manifest {
+				a.asking--
+			} else {
 				delete(a.live, r.provider.ID)
 			}
 			if r.err != nil && ctx.Err() == nil {
@@ -142,6 +146,7 @@ func (a *attempt) run(ctx context.Context) error {
 				begin(p, false)
 			}
 			if p, ok := a.heir(); ok {
+				a.asking++
 				begin(p, true)
 			}
 		case <-a.votes.changed:
@@ -236,7 +241,7 @@ func (a *attempt) heir() (peer.AddrInfo, bool) {
 
 // barren reports whether nobody is left to be asked for the manifest.
 func (a *attempt) barren() bool {
-	if !a.plan.lapse() || a.plan.attended() {
+	if a.asking > 0 || !a.plan.lapse() || a.plan.attended() {
 		return false
 	}
 	for id := range a.live {
