@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,7 +36,7 @@ type bucket interface {
 // use.
 type Catalog struct {
 	store  narstore.Store
-	policy *Policy
+	policy atomic.Pointer[Policy]
 	keeper keeper
 	bucket bucket
 	log    *zap.Logger
@@ -48,6 +49,7 @@ type Catalog struct {
 
 	mu    sync.RWMutex
 	index index
+	rule  rule
 	// generation counts the changes of index.
 	generation uint32
 	settled    bool
@@ -63,9 +65,9 @@ type Catalog struct {
 // New returns an empty catalog of the shareable paths in store. Marks on
 // withdrawn and on corrupt paths are kept in marks.
 func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log *zap.Logger) *Catalog {
-	return &Catalog{
+	c := &Catalog{
 		store:     store,
-		policy:    policy,
+		rule:      rule{changed: make(chan struct{})},
 		keeper:    keeper,
 		bucket:    marks,
 		log:       log.Named("share"),
@@ -75,6 +77,8 @@ func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log 
 		followers: make(map[*follower]struct{}),
 		inspected: make(map[nix.HashPart]struct{}),
 	}
+	c.policy.Store(policy)
+	return c
 }
 
 // Run reads the store into the catalog and follows its changes until ctx ends.
@@ -83,20 +87,28 @@ func (c *Catalog) Run(ctx context.Context) error {
 	if err := c.loadMarks(ctx); err != nil {
 		return err
 	}
-	return c.store.Follow(ctx, func(u narstore.Update) error { return c.apply(ctx, u) })
+	for {
+		number, changed := c.ruleNow()
+		err := c.followStore(ctx, number, changed)
+		if again, _ := c.ruleNow(); again == number || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
-// apply brings a change of the store into the catalog.
-func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
+// apply brings a change of the store into the catalog, in a listing that has begun
+// under the rule with this number.
+func (c *Catalog) apply(ctx context.Context, u narstore.Update, number uint64) error {
 	c.changing.Lock()
 	defer c.changing.Unlock()
+	policy := c.policy.Load()
 	// Signatures are verified before mu is taken: 1,000 of them take 60 ms.
 	shareable := make([]bool, len(u.Added))
 	for i, info := range u.Added {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		shareable[i] = c.policy.Check(info) == nil
+		shareable[i] = policy.Check(info) == nil
 	}
 
 	c.mu.Lock()
@@ -115,8 +127,9 @@ func (c *Catalog) apply(ctx context.Context, u narstore.Update) error {
 	for _, info := range u.Added {
 		c.noteReferences(info)
 	}
-	if u.Settled && !c.settled {
-		c.settled, c.awaited = true, nil
+	if u.Settled && number == c.rule.number && (!c.settled || c.rule.listing) {
+		c.sweep()
+		c.settled, c.awaited, c.rule.listing = true, nil, false
 		c.log.Info("store read", zap.Int("shareablePaths", c.index.len))
 	}
 	c.wake()
@@ -131,6 +144,7 @@ func (c *Catalog) put(info *narstore.PathInfo) {
 	if at := c.index.find(key.HashPart); at != none {
 		r := &c.index.rows[at]
 		if r.hash == key.NARHash && r.size == key.NARSize {
+			r.doubtful, r.unlisted = false, false
 			return
 		}
 		by = r.referrers
@@ -228,15 +242,33 @@ func (c *Catalog) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {
 
 // candidates returns up to limit paths with this NAR hash.
 func (c *Catalog) candidates(h nix.NARHash, limit int) []nix.HashPart {
+	parts, doubtful := c.rowsOf(h, limit)
+	if len(doubtful) > 0 {
+		for _, part := range doubtful {
+			c.judge(part, h)
+		}
+		parts, _ = c.rowsOf(h, limit)
+	}
+	return parts
+}
+
+// rowsOf returns up to limit paths with this NAR hash, and as many that are still
+// to be judged.
+func (c *Catalog) rowsOf(h nix.NARHash, limit int) (parts, doubtful []nix.HashPart) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	var parts []nix.HashPart
 	for at := range c.index.withHash(h) {
-		if parts = append(parts, c.index.rows[at].part); len(parts) == limit {
+		switch r := &c.index.rows[at]; {
+		case !r.doubtful:
+			parts = append(parts, r.part)
+		case len(doubtful) < limit:
+			doubtful = append(doubtful, r.part)
+		}
+		if len(parts) == limit {
 			break
 		}
 	}
-	return parts
+	return parts, doubtful
 }
 
 // Narinfo returns the record of a shareable path, with the signatures that make
@@ -262,7 +294,7 @@ func (c *Catalog) lookup(ctx context.Context, part nix.HashPart) (*narstore.Path
 	} else if err != nil {
 		return nil, nil, err
 	}
-	record, err := c.policy.record(info)
+	record, err := c.policy.Load().record(info)
 	if err != nil {
 		// The store has changed and its watcher is about to tell. Why the path
 		// is no longer shareable is none of the asker's business.
@@ -350,7 +382,12 @@ func (c *Catalog) Manifest(ctx context.Context, h nix.NARHash, emit func([]byte)
 		c.gone(info.Path.HashPart(), h, err)
 		return nar, err
 	})
-	root, err := c.keeper.Stream(ctx, h, nar, emit)
+	root, err := c.keeper.Stream(ctx, h, nar, func(piece []byte) error {
+		if len(c.candidates(h, 1)) == 0 {
+			return narstore.ErrNotFound // it may have been withdrawn since
+		}
+		return emit(piece)
+	})
 	if errors.Is(err, chunk.ErrCorrupt) {
 		c.inspect(ctx, nar, info)
 	}

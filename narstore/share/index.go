@@ -23,7 +23,7 @@ type Key struct {
 // none ends a chain of rows.
 const none = -1
 
-// row is one path of an index: 72 bytes.
+// row is one path of an index: 80 bytes.
 type row struct {
 	part     nix.HashPart
 	nextPart int32
@@ -34,6 +34,9 @@ type row struct {
 	// free row.
 	since uint32
 	referrers
+	// doubtful rows are to be judged by the rule of now before a peer hears of
+	// them; unlisted ones are still to come in a new listing of the store.
+	doubtful, unlisted bool
 }
 
 func (r *row) key() Key {

@@ -83,7 +83,7 @@ func (c *Catalog) Restore(ctx context.Context, path nix.StorePath) error {
 	if err != nil {
 		return err
 	}
-	if err := c.policy.Check(info); err != nil {
+	if err := c.policy.Load().Check(info); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -101,7 +101,7 @@ func (c *Catalog) Explain(ctx context.Context, path nix.StorePath) error {
 	if err != nil {
 		return err
 	}
-	if err := c.policy.Check(info); err != nil {
+	if err := c.policy.Load().Check(info); err != nil {
 		return err
 	}
 	c.mu.RLock()

@@ -23,6 +23,7 @@ type store struct {
 	// updates is all that followers have been told so far or will be.
 	updates []narstore.Update
 	listing bool          // whether the first listing is still going on
+	paused  chan struct{} // if not nil, nobody who follows hears anything until it is closed
 	changed chan struct{} // closed and replaced at every change
 	reads   int           // calls of Info and Open
 	open    int           // NARs that are open
@@ -82,6 +83,18 @@ func (s *store) remove(paths ...*path) {
 	s.tell(u)
 }
 
+// pause has nobody who follows hear anything, or ends that.
+func (s *store) pause(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on {
+		s.paused = make(chan struct{})
+	} else {
+		close(s.paused)
+		s.paused = nil
+	}
+}
+
 func (s *store) readsSoFar() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,6 +139,16 @@ func (s *store) Open(ctx context.Context, info *narstore.PathInfo) (narstore.NAR
 
 func (s *store) Follow(ctx context.Context, f func(narstore.Update) error) error {
 	for at := 0; ; {
+		s.mu.Lock()
+		paused := s.paused
+		s.mu.Unlock()
+		if paused != nil {
+			select {
+			case <-paused:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		s.mu.Lock()
 		updates, changed := slices.Clone(s.updates[at:]), s.changed
 		at += len(updates)

@@ -12,7 +12,8 @@ import (
 )
 
 // Policy says which store paths may leave the machine. The zero Policy lets
-// nothing out. It must not change once it is in use.
+// nothing out. It must not change once it is in use; Catalog.Apply puts another
+// one in its place.
 type Policy struct {
 	// Keys are the keys of which one must have signed a path.
 	Keys []narinfo.PublicKey
