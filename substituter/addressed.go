@@ -27,7 +27,7 @@ func claimOf(info *narinfo.Info) claim { return claim{info.StorePath.HashPart(),
 // believe returns nil if a record is to be believed: because of what it is, or,
 // coming from an upstream, on condition that its content is checked (proof).
 func (s *Server) believe(info *narinfo.Info, upstream string) error {
-	err := s.keys.Check(info)
+	err := s.setup().keys.Check(info)
 	if err == nil || upstream == "" || !trust.Addressed(info) {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Server) believe(info *narinfo.Info, upstream string) error {
 // the NAR hash, before a client has all of it; nil for nothing. It is found out
 // anew each time, from the record alone.
 func (s *Server) proof(r *record) (*address.Check, error) {
-	if s.keys.Check(r.info) == nil {
+	if s.setup().keys.Check(r.info) == nil {
 		return nil, nil
 	}
 	if err := s.believe(r.info, r.upstream); err != nil {

@@ -54,7 +54,7 @@ func sourceName(k kind, upstream string) string { return cmp.Or(upstream, k.Stri
 // conflicts keeps the evidence. Only what trusted keys have validly signed
 // counts, so that nobody else can fill it.
 type conflicts struct {
-	keys   *trust.Keys
+	keys   func() *trust.Keys
 	counts *family
 	log    *zap.Logger
 
@@ -63,7 +63,7 @@ type conflicts struct {
 	mu sync.Mutex // held while evidence changes
 }
 
-func newConflicts(bucket Bucket, keys *trust.Keys, counts *family, log *zap.Logger) *conflicts {
+func newConflicts(bucket Bucket, keys func() *trust.Keys, counts *family, log *zap.Logger) *conflicts {
 	return &conflicts{keys: keys, counts: counts, log: log, bucket: bucket}
 }
 
@@ -121,7 +121,7 @@ func (c *conflicts) note(records ...said) {
 
 // statement returns what is signed of a record, if a trusted key has signed it.
 func (c *conflicts) statement(r said) (explain.Statement, bool) {
-	signatures := r.info.ValidSignatures(c.keys.Trusted)
+	signatures := r.info.ValidSignatures(c.keys().Trusted)
 	if len(signatures) == 0 {
 		return explain.Statement{}, false
 	}
@@ -292,10 +292,11 @@ func (s *Server) outlives(kept, found *record) bool {
 	if kept.info.Fingerprint() == found.info.Fingerprint() {
 		return false
 	}
-	keptSigned, foundSigned := s.keys.Check(kept.info) == nil, s.keys.Check(found.info) == nil
+	now := s.setup()
+	keptSigned, foundSigned := now.keys.Check(kept.info) == nil, now.keys.Check(found.info) == nil
 	if keptSigned != foundSigned {
 		return keptSigned
 	}
 	return kept.upstream != found.upstream &&
-		slices.ContainsFunc(s.upstreams, func(m *mirror) bool { return m.String() == kept.upstream })
+		slices.ContainsFunc(now.upstreams, func(m *mirror) bool { return m.String() == kept.upstream })
 }

@@ -80,7 +80,7 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 		if excluded.has(fromUpstream, r.String()) {
 			continue
 		}
-		src := upstreamSource{r.mirror, s.Deadline, rec}
+		src := upstreamSource{r.mirror, s.setup().Deadline, rec}
 		e := &entry{source: src, name: r.String(), expected: r.expected()}
 		if len(upstreams) == 0 {
 			known = plan.Upstream{Works: r.delivers(), Expectation: src.from(e.expected, offset)}

@@ -52,6 +52,12 @@ func (e *expiring[K, V]) put(key K, value V, ttl time.Duration) {
 	e.lru.Add(key, expiringValue[V]{value, time.Now().Add(ttl)})
 }
 
+func (e *expiring[K, V]) clear() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lru.Purge()
+}
+
 func (e *expiring[K, V]) remove(key K) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

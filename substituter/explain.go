@@ -98,16 +98,17 @@ func (e *explanation) choose(ctx context.Context) {
 // believedOf returns the record of a path in the local store, if it is believed.
 func (s *Server) believedOf(path *narstore.PathInfo) *record {
 	info := path.Narinfo()
-	if s.keys.Check(info) != nil {
+	under := s.setup()
+	if under.keys.Check(info) != nil {
 		return nil
 	}
-	return &record{info: s.keys.Clean(info), private: true, fetched: time.Now()}
+	return &record{info: under.keys.Clean(info), generation: under.generation, private: true, fetched: time.Now()}
 }
 
 // survey is a search that asks all upstreams at once and hears them out. Peers
 // are asked if none of them has a record that is believed.
 func (s *Server) survey(ctx context.Context, part nix.HashPart, limit circle) (f *search, believed *record) {
-	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
+	ctx, cancel := context.WithTimeout(ctx, s.setup().Deadline)
 	defer cancel()
 	if s.peers == nil {
 		limit = nobody
@@ -150,7 +151,7 @@ func (e *explanation) upstreams(f *search) {
 		switch t.standing {
 		case waiting, asked:
 			a.Standing = explain.StandingUnreachable
-			a.Error = fmt.Sprintf("no answer in %v", e.s.Deadline)
+			a.Error = fmt.Sprintf("no answer in %v", e.s.setup().Deadline)
 		case skipped:
 			a.Error = t.Problem
 		default:
@@ -178,21 +179,21 @@ func (e *explanation) named(info *narinfo.Info) {
 // refusal tells that an unsigned record was refused.
 func (e *explanation) refusal(info *narinfo.Info) {
 	_, left := e.s.refused.left(claimOf(info))
-	if left > 0 && e.s.keys.Check(info) != nil {
+	if left > 0 && e.s.setup().keys.Check(info) != nil {
 		e.p.Ban = &explain.Ban{Refused: true, LeftSeconds: seconds(left)}
 	}
 }
 
 // judge says what each signature of a record is worth.
 func (s *Server) judge(info *narinfo.Info) []explain.Signature {
-	valid := info.ValidSignatures(s.keys.Trusted)
+	valid := info.ValidSignatures(s.setup().keys.Trusted)
 	judged := []explain.Signature{}
 	for _, signature := range info.Signatures[:min(len(info.Signatures), maxSignatures)] {
 		verdict := explain.UnknownKey
 		switch {
 		case slices.Contains(valid, signature):
 			verdict = explain.Trusted
-		case slices.ContainsFunc(s.keys.Trusted, func(k narinfo.PublicKey) bool { return k.Name == signature.KeyName }):
+		case slices.ContainsFunc(s.setup().keys.Trusted, func(k narinfo.PublicKey) bool { return k.Name == signature.KeyName }):
 			verdict = explain.Invalid
 		}
 		judged = append(judged, explain.Signature{Key: fmt.Sprintf("%.100s", signature.KeyName), Verdict: verdict})
@@ -202,7 +203,7 @@ func (s *Server) judge(info *narinfo.Info) []explain.Signature {
 
 // disbelief says why a record is not believed.
 func (s *Server) disbelief(info *narinfo.Info) string {
-	text := fmt.Sprintf("%d of %d trusted keys needed have signed it", len(info.SignedBy(s.keys.Trusted)), max(s.keys.Threshold, 1))
+	text := fmt.Sprintf("%d of %d trusted keys needed have signed it", len(info.SignedBy(s.setup().keys.Trusted)), max(s.setup().keys.Threshold, 1))
 	if info.CA == "" || trust.Addressed(info) {
 		return text
 	}
@@ -219,12 +220,12 @@ func (e *explanation) record(kept bool) {
 		Kept: kept, AgeSeconds: seconds(time.Since(r.fetched)), TookSeconds: seconds(r.took),
 		RefreshDue: kept && r.stale(), Private: r.private,
 		Strangers: e.s.mayTellStrangers(r), Signatures: e.s.judge(r.info),
-		Signers: len(r.info.SignedBy(e.s.keys.Trusted)), Threshold: max(e.s.keys.Threshold, 1),
+		Signers: len(r.info.SignedBy(e.s.setup().keys.Trusted)), Threshold: max(e.s.setup().keys.Threshold, 1),
 	}
 	switch {
 	case told.Signers >= told.Threshold:
 		told.Proof = explain.BySignatures
-	case e.s.keys.Check(r.info) == nil:
+	case e.s.setup().keys.Check(r.info) == nil:
 		told.Proof = explain.ByName
 	default:
 		told.Proof = explain.ByContent
@@ -246,7 +247,7 @@ func (e *explanation) store(ctx context.Context) {
 	}
 	info := e.local.Narinfo()
 	told := &explain.Store{
-		NARHash: info.NARHash.String(), NARSize: info.NARSize, Signatures: e.s.judge(info), Trusted: e.s.keys.Check(info) == nil,
+		NARHash: info.NARHash.String(), NARSize: info.NARSize, Signatures: e.s.judge(info), Trusted: e.s.setup().keys.Check(info) == nil,
 	}
 	if err := e.s.shared(ctx, e.local.Path); err != nil {
 		told.NotShared = problem(err)

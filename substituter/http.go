@@ -131,7 +131,7 @@ func (s *Server) addressed(r *http.Request) bool {
 			return true
 		}
 	}
-	for _, name := range s.Hosts {
+	for _, name := range s.setup().Hosts {
 		if host == strings.ToLower(name) {
 			return true
 		}

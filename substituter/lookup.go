@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -56,7 +57,7 @@ func (s *Server) lookup(ctx context.Context, part nix.HashPart) (*rendered, erro
 			return r, nil
 		}
 		if r := s.inStore(ctx, part); r != nil {
-			return s.keep(r), nil
+			return s.keep(r)
 		}
 		return s.find(ctx, part)
 	})
@@ -70,7 +71,7 @@ func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash
 			return r, nil
 		}
 		if r := s.inStore(ctx, part); r != nil && r.info.NARHash == hash {
-			return s.keep(r), nil
+			return s.keep(r)
 		}
 		return s.find(ctx, part)
 	})
@@ -81,14 +82,16 @@ func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash
 }
 
 // coalesce runs find once for all who ask for key at the same time, under the
-// deadline and not under the context of whoever came first.
+// deadline and not under the context of whoever came first. Who comes after a
+// change of the setup does not join those from before.
 func (s *Server) coalesce(ctx context.Context, key string, find func(context.Context) (*rendered, error)) (*rendered, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
+	now := s.setup()
+	ctx, cancel := context.WithTimeout(ctx, now.Deadline)
 	defer cancel()
-	flight := s.flights.DoChan(key, func() (any, error) {
+	flight := s.flights.DoChan(strconv.FormatUint(now.generation, 10)+"/"+key, func() (any, error) {
 		s.tasks.begin()
 		defer s.tasks.end()
-		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Deadline)
+		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), now.Deadline)
 		defer cancel()
 		if err := s.lookups.Acquire(own, 1); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -113,16 +116,20 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) (*rendered, error)
 	if _, known := s.absent.get(part); known {
 		return nil, narstore.ErrNotFound
 	}
+	asked := s.setup()
 	r, definite := s.search(ctx, part, everybody)
 	r = s.settle(r)
 	switch {
 	case r == nil && definite:
 		s.absent.put(part, struct{}{}, keepAbsent)
+		if s.setup() != asked {
+			s.absent.remove(part) // others may have it
+		}
 		return nil, narstore.ErrNotFound
 	case r == nil:
 		return nil, ErrUnknown
-	case r.upstream != "" || s.keys.Signed(r.info):
-		return s.keep(r), nil
+	case r.upstream != "" || s.setup().keys.Signed(r.info):
+		return s.keep(r)
 	}
 	// Without signatures the size is the word of whoever sent the record. Of
 	// an upstream it is taken; a peer with a wrong one would keep the path
@@ -131,10 +138,14 @@ func (s *Server) find(ctx context.Context, part nix.HashPart) (*rendered, error)
 	return render(r), nil
 }
 
-// keep makes r the current record of its hash part.
-func (s *Server) keep(r *record) *rendered {
+// keep makes r the current record of its hash part, if it is still believed.
+func (s *Server) keep(r *record) (*rendered, error) {
+	held := s.records.put(r)
+	if held == nil {
+		return nil, ErrUnknown
+	}
 	s.absent.remove(r.info.StorePath.HashPart())
-	return s.records.put(r)
+	return held, nil
 }
 
 // inStore returns the record of a path in the local store, if keys that are
@@ -211,7 +222,7 @@ func (s *Server) renew(ctx context.Context, part nix.HashPart) {
 	if old == nil || !old.stale() {
 		return // somebody was faster
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Deadline)
+	ctx, cancel := context.WithTimeout(ctx, s.setup().Deadline)
 	defer cancel()
 	r, _ := s.search(ctx, part, nobody)
 	if r == nil || s.outlives(old.record, r) {
@@ -219,7 +230,9 @@ func (s *Server) renew(ctx context.Context, part nix.HashPart) {
 		again.checked = time.Now()
 		r = &again
 	}
-	s.keep(r)
+	if _, err := s.keep(r); err != nil {
+		return
+	}
 	s.log.Debug("record revalidated", zap.Stringer("storePath", r.info.StorePath))
 }
 

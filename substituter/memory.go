@@ -87,6 +87,14 @@ func (m *memory) drop(part nix.HashPart) {
 	m.lru.Remove(part)
 }
 
+// clear forgets all records.
+func (m *memory) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.generation++
+	m.lru.Purge()
+}
+
 // now returns the generation.
 func (m *memory) now() uint64 {
 	m.mu.Lock()

@@ -42,7 +42,7 @@ func (s *Server) Stats() Stats {
 		Narinfos: s.counters.narinfos.values(), NARs: s.counters.nars.values(), NARBytes: s.counters.bytes.values(),
 		Upstreams: []UpstreamStatus{},
 	}
-	for _, m := range s.upstreams {
+	for _, m := range s.setup().upstreams {
 		stats.Upstreams = append(stats.Upstreams, m.status())
 	}
 	return stats

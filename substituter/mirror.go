@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,6 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/health"
-	"github.com/nar-p2p/nar-p2p/substituter/trust"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
 
@@ -32,6 +30,7 @@ const (
 // here, so that its health learns from it.
 type mirror struct {
 	*upstream.Client
+	cfg      upstream.Config
 	priority int
 	private  bool
 	health   *health.Tracker
@@ -46,37 +45,6 @@ type mirror struct {
 	bucket  Bucket // nil if nothing is kept
 	keeping sync.Mutex
 	kept    time.Time // when it was last written
-}
-
-// addUpstreams makes the clients, and trusts the upstreams' own keys. Trust
-// goes with the key and not with the way by which a record came, as in Nix.
-func (s *Server) addUpstreams(bucket Bucket) error {
-	s.keys = trust.Keys{Trusted: slices.Clone(s.Trust.Trusted), Threshold: s.Trust.Threshold}
-	s.traffic = newTraffic()
-	for _, cfg := range s.Upstreams {
-		client, err := upstream.New(cfg)
-		if err != nil {
-			return fmt.Errorf("substituter: %w", err)
-		}
-		m := &mirror{
-			Client: client, priority: cfg.Priority, private: client.Private(),
-			health: new(health.Tracker), traffic: s.traffic, log: s.log,
-			wake: make(chan struct{}, 1), bucket: bucket,
-		}
-		if slices.ContainsFunc(s.upstreams, func(other *mirror) bool { return other.String() == m.String() }) {
-			return fmt.Errorf("substituter: upstream %s is listed twice", m)
-		}
-		for _, key := range cfg.Keys {
-			if !slices.Contains(s.Trust.Trusted, key) {
-				m.private = true
-				s.keys.Trusted = append(s.keys.Trusted, key)
-			}
-		}
-		m.recall()
-		s.upstreams = append(s.upstreams, m)
-	}
-	s.traffic.upstreams = s.upstreams
-	return nil
 }
 
 // admit asks whether the upstream may be asked, and has it probed where it is

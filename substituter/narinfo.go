@@ -17,7 +17,7 @@ import (
 // serveCacheInfo answers for /nix-cache-info. After a 404 here Nix would try a
 // PUT and leave the cache alone for a week.
 func (s *Server) serveCacheInfo(w http.ResponseWriter, r *http.Request) {
-	text := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: %d\n", nix.StoreDir, s.Priority)
+	text := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: %d\n", nix.StoreDir, s.setup().Priority)
 	writeText(w, r, "text/x-nix-cache-info", []byte(text))
 }
 

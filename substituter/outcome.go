@@ -70,8 +70,9 @@ type turn struct {
 }
 
 func (s *Server) turns() []*turn {
-	turns := make([]*turn, 0, len(s.upstreams))
-	for _, r := range s.ranking() {
+	ranking := s.ranking()
+	turns := make([]*turn, 0, len(ranking))
+	for _, r := range ranking {
 		turns = append(turns, &turn{ranked: r})
 	}
 	return turns

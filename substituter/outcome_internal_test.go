@@ -87,7 +87,7 @@ func TestOutcome(t *testing.T) {
 			if r := o.found; r != nil && (r.took != o.answers[4].took || r.upstream != cfg.Upstreams[4].URL) {
 				t.Errorf("record from %s in %v", r.upstream, r.took)
 			}
-			for _, m := range s.upstreams {
+			for _, m := range s.setup().upstreams {
 				m.CloseIdleConnections()
 			}
 		})

@@ -80,7 +80,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, name string
 // firstFile asks the upstreams one after the other, all within the deadline.
 // The body that it returns ends with ctx, and not with the deadline.
 func (s *Server) firstFile(ctx context.Context, cancel context.CancelFunc, name string, limit int64) io.ReadCloser {
-	timer := time.AfterFunc(s.Deadline, cancel)
+	timer := time.AfterFunc(s.setup().Deadline, cancel)
 	for _, m := range s.ranking() {
 		if m.admit() == health.Refused {
 			s.traffic.add(m.mirror, askedFile, resultSkipped)

@@ -87,7 +87,7 @@ func newPrefetcher(s *Server) *prefetcher {
 
 // ask looks up what Nix asks for.
 func (p *prefetcher) ask(ctx context.Context, part nix.HashPart) (*rendered, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.s.Deadline)
+	ctx, cancel := context.WithTimeout(ctx, p.s.setup().Deadline)
 	defer cancel()
 	joins := p.arrive(part)
 	defer p.leave()
@@ -162,7 +162,7 @@ func (p *prefetcher) checkPresence() {
 // enqueue queues the references of a record that Nix was given, or that was
 // looked up ahead.
 func (p *prefetcher) enqueue(r *rendered, given bool) {
-	if p.s.NoPrefetch || len(r.info.References) == 0 {
+	if p.s.setup().NoPrefetch || len(r.info.References) == 0 {
 		return
 	}
 	p.mu.Lock()
@@ -230,7 +230,7 @@ func (p *prefetcher) lookUp(part nix.HashPart) *rendered {
 	if _, known := s.absent.get(part); known {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.Deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), s.setup().Deadline)
 	defer cancel()
 	if _, err := s.askStore(ctx, part); !errors.Is(err, narstore.ErrNotFound) {
 		return nil

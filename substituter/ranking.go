@@ -19,8 +19,9 @@ type ranked struct {
 // priority; among them the quickest, where a factor of two counts; else in the
 // order of the configuration.
 func (s *Server) ranking() []ranked {
-	all := make([]ranked, len(s.upstreams))
-	for i, m := range s.upstreams {
+	upstreams := s.setup().upstreams
+	all := make([]ranked, len(upstreams))
+	for i, m := range upstreams {
 		all[i] = ranked{m, m.health.State()}
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int {

@@ -45,6 +45,9 @@ type record struct {
 	took time.Duration
 	// checked is when the upstreams were last asked again, to no avail, or zero.
 	checked time.Time
+	// generation is that of the setup under which it was believed; 0 where it was
+	// read from the disk.
+	generation uint64
 }
 
 // forNix returns the record in the form in which Nix gets it.
@@ -66,7 +69,7 @@ func (r *record) stale() bool {
 // lately is in memory too.
 //
 // The database is not trusted: a record is checked again when it is read, and
-// so a key that is trusted no more has no effect from the next start on.
+// so a key that is trusted no more has no effect once the memory is cleared.
 type recordCache struct {
 	bucket Bucket
 	// believe returns an error for a record that is not to be believed.
@@ -83,12 +86,14 @@ type recordCache struct {
 	crowded chan struct{} // tells run so
 
 	mu sync.Mutex // held while a record is replaced
+	// generation is that of the setup by which records are believed.
+	generation uint64
 }
 
 func newRecordCache(bucket Bucket, believe func(*narinfo.Info, string) error, limit int, log *zap.Logger) *recordCache {
 	c := &recordCache{
 		bucket: bucket, believe: believe, limit: limit, log: log,
-		memory: newMemory(memorySize), crowded: make(chan struct{}, 1),
+		memory: newMemory(memorySize), crowded: make(chan struct{}, 1), generation: firstGeneration,
 	}
 	c.room.Store(int64(limit))
 	return c
@@ -179,11 +184,15 @@ func (c *recordCache) parse(data []byte, part nix.HashPart) (*record, error) {
 }
 
 // put makes r the current record of its hash part. A path that was once known
-// to the public stays so.
+// to the public stays so. It returns nil where the record is not to be believed
+// any more, since who was trusted has changed.
 func (c *recordCache) put(r *record) *rendered {
 	part := r.info.StorePath.HashPart()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r.generation != c.generation && c.believe(r.info, r.upstream) != nil {
+		return nil
+	}
 	old := c.current(part)
 	renewed := old != nil && old.info.NARHash == r.info.NARHash
 	switch {
@@ -200,6 +209,16 @@ func (c *recordCache) put(r *record) *rendered {
 		c.grow()
 	}
 	return held
+}
+
+// doubt has everything that is in memory checked again before it is used, once
+// change has changed who is trusted.
+func (c *recordCache) doubt(generation uint64, change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
+	c.generation = generation
+	c.memory.clear()
 }
 
 func (c *recordCache) write(key []byte, r *record) {

@@ -2,6 +2,7 @@ package substituter
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -228,5 +229,20 @@ func TestReadingDoesNotUndoReplacing(t *testing.T) {
 	}
 	if m.add(fresh, m.now()); m.get(a.part(1)) != fresh {
 		t.Error("a record that was just read is not held")
+	}
+}
+
+// A record that was believed by rules of the past is judged by those of now.
+func TestPutDoubtsWhatIsOld(t *testing.T) {
+	a := newArchive(t)
+	c := a.open(10)
+	old := a.record(1, 0)
+	old.generation = c.generation
+	if c.put(old) == nil {
+		t.Fatal("a record of now is not kept")
+	}
+	c.doubt(c.generation+1, func() { c.believe = func(*narinfo.Info, string) error { return errors.New("not trusted") } })
+	if c.put(old) != nil || c.current(a.part(1)) != nil {
+		t.Error("a record of the past is kept")
 	}
 }

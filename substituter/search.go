@@ -105,9 +105,10 @@ func (s *Server) explore(ctx context.Context, part nix.HashPart, limit circle) *
 }
 
 func (s *Server) newSearch(part nix.HashPart, limit circle) *search {
+	turns := s.turns()
 	return &search{
-		s: s, part: part, limit: limit, turns: s.turns(), answers: make(chan answer),
-		hedge: time.NewTimer(time.Hour), overdue: make(chan *turn, len(s.upstreams)),
+		s: s, part: part, limit: limit, turns: turns, answers: make(chan answer),
+		hedge: time.NewTimer(time.Hour), overdue: make(chan *turn, len(turns)),
 	}
 }
 
@@ -151,7 +152,7 @@ func (f *search) patience(t *turn) time.Duration {
 	if t.trial {
 		return t.HedgeDelay()
 	}
-	least := f.s.Deadline * 2 / 5
+	least := f.s.setup().Deadline * 2 / 5
 	return min(max(least, t.Usual*3/2), 2*least)
 }
 
@@ -159,7 +160,7 @@ func (f *search) patience(t *turn) time.Duration {
 // that an upstream which always comes second is not held for dead.
 func (f *search) query(ctx context.Context, t *turn) {
 	defer f.s.tasks.end()
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.s.Deadline)
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.s.setup().Deadline)
 	defer cancel()
 	patience := time.AfterFunc(f.patience(t), func() {
 		if !t.trial {
@@ -196,9 +197,9 @@ func (f *search) circle() circle {
 		pending = pending || t.standing <= asked
 	}
 	switch {
-	case !settled && !f.s.RacePeers:
+	case !settled && !f.s.setup().RacePeers:
 		return nobody
-	case f.public, foreign && (!reached || pending && f.s.RacePeers):
+	case f.public, foreign && (!reached || pending && f.s.setup().RacePeers):
 		return everybody
 	}
 	return allowed
@@ -249,6 +250,7 @@ func (f *search) take(a answer) *record {
 	}
 	c := f.add(a)
 	f.compare(a, c)
+	under := f.s.setup()
 	if err := f.s.believe(c.info, c.upstream); err != nil {
 		f.s.log.Debug("narinfo is not believed", zap.Stringer("hashPart", f.part), zap.Error(err))
 		f.public = f.public || c.inPublic && f.s.askable(c.info)
@@ -258,7 +260,7 @@ func (f *search) take(a answer) *record {
 		a.turn.standing = found
 	}
 	return &record{
-		info: f.s.keys.Clean(c.info), upstream: c.upstream,
+		info: under.keys.Clean(c.info), upstream: c.upstream, generation: under.generation,
 		private: c.inSecret && !c.inPublic, fetched: time.Now(), took: c.took,
 	}
 }

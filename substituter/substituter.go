@@ -24,6 +24,7 @@ import (
 	"iter"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -194,7 +195,6 @@ type Deps struct {
 // Server is the binary cache. Its handler works without Run, but old records
 // are then not revalidated.
 type Server struct {
-	Config
 	log     *zap.Logger
 	started time.Time
 	store   narstore.Store
@@ -202,9 +202,10 @@ type Server struct {
 	askable func(*narinfo.Info) bool
 	shared  func(context.Context, nix.StorePath) error
 
-	keys      trust.Keys // with those of the upstreams
-	upstreams []*mirror
-	traffic   *traffic
+	configured atomic.Pointer[setup]
+	changed    chan struct{} // has a signal when configured was changed
+	health     Bucket        // of the upstreams, or nil
+	traffic    *traffic
 
 	records   *recordCache
 	absent    *expiring[nix.HashPart, struct{}]
@@ -234,12 +235,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Log == nil || deps.Records == nil {
 		return nil, errors.New("substituter: a logger and a bucket for records are needed")
 	}
-	if cfg.Priority < 0 || cfg.Deadline < 0 || cfg.SpoolSize < 0 || cfg.MaxRecords < 0 {
-		return nil, errors.New("substituter: negative priority, deadline, spool size or number of records")
-	}
 	s := &Server{
-		Config: cfg, log: deps.Log.Named("substituter"), started: time.Now(),
+		log: deps.Log.Named("substituter"), started: time.Now(),
 		store: deps.Store, peers: deps.Peers, askable: deps.Askable, shared: deps.Shared,
+		changed:   make(chan struct{}, 1),
+		health:    deps.Health,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
 		refused:   newExpiring[claim, struct{}](maxRemembered),
 		lookups:   semaphore.NewWeighted(maxLookups),
@@ -256,8 +256,6 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		events:    deps.Events,
 		meter:     deps.Meter,
 	}
-	s.Priority = orDefault(cfg.Priority, defaultPriority)
-	s.Deadline = orDefault(cfg.Deadline, defaultDeadline)
 	s.spool = newSpool(orDefault(cfg.SpoolDir, os.TempDir()), orDefault(cfg.SpoolSize, defaultSpool))
 	if s.askable == nil {
 		s.askable = func(*narinfo.Info) bool { return false }
@@ -265,13 +263,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.shared == nil {
 		s.shared = func(context.Context, nix.StorePath) error { return errors.New("this node shares nothing") }
 	}
-	if err := s.addUpstreams(deps.Health); err != nil {
+	s.traffic = newTraffic(func() []*mirror { return s.setup().upstreams })
+	first, err := s.newSetup(cfg, nil)
+	if err != nil {
 		return nil, err
 	}
+	s.configured.Store(first)
 	s.ahead = newPrefetcher(s)
 	s.records = newRecordCache(deps.Records, s.believe, orDefault(cfg.MaxRecords, defaultMaxRecords), s.log)
 	s.reports = newReports(deps.Fetches, deps.Events, s.log)
-	s.conflicts = newConflicts(deps.Conflicts, &s.keys, s.counters.conflicts, s.log)
+	s.conflicts = newConflicts(deps.Conflicts, s.trusted, s.counters.conflicts, s.log)
 	if deps.Metrics != nil {
 		for _, c := range append(s.plans.all(), s.counters, s.traffic) {
 			if err := deps.Metrics.Register(c); err != nil {
@@ -299,15 +300,13 @@ func (s *Server) Run(ctx context.Context) error {
 	for range refreshers {
 		group.Go(func() error { return s.revalidate(ctx) })
 	}
-	for _, m := range s.upstreams {
-		group.Go(func() error { return m.attend(ctx, s.Deadline) })
-	}
+	group.Go(func() error { return s.tend(ctx) })
 	err := group.Wait()
 	// Requests may go on until they are drained; lookups end by their deadline.
-	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.Deadline)
+	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.setup().Deadline)
 	defer cancel()
 	_ = s.tasks.wait(waiting) // whoever is still there ends with its connection
-	for _, m := range s.upstreams {
+	for _, m := range s.setup().upstreams {
 		m.keep(0)
 		m.CloseIdleConnections()
 	}

@@ -25,15 +25,16 @@ const resultSkipped = "skipped"
 
 // traffic is metrics of the upstreams, labelled with their addresses.
 type traffic struct {
-	upstreams        []*mirror // not changed after New
+	upstreams        func() []*mirror
 	requests         *prometheus.CounterVec
 	latency          *prometheus.HistogramVec
 	open, throughput *prometheus.Desc
 }
 
-func newTraffic() *traffic {
+func newTraffic(upstreams func() []*mirror) *traffic {
 	label := []string{"upstream"}
 	return &traffic{
+		upstreams: upstreams,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nar_p2p_upstream_requests_total",
 			Help: "Requests to upstreams, for narinfos, NARs, other files, or to see whether they work.",
@@ -77,7 +78,7 @@ func (t *traffic) Describe(ch chan<- *prometheus.Desc) {
 func (t *traffic) Collect(ch chan<- prometheus.Metric) {
 	t.requests.Collect(ch)
 	t.latency.Collect(ch)
-	for _, m := range t.upstreams {
+	for _, m := range t.upstreams() {
 		state := m.health.State()
 		open := 0.0
 		if state.Open {
