@@ -115,6 +115,16 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 	return p
 }
 
+// hold says whether the NAR is held until it is verified, whoever it comes from.
+func (p *fetchPlan) hold(held bool) {
+	for _, e := range p.entries {
+		if src, ok := e.source.(peerSource); ok {
+			src.held = held
+			e.source = src
+		}
+	}
+}
+
 // expected is what is expected of the upstream's NARs. Where none was fetched
 // yet, its narinfos tell how far away it is.
 func (r ranked) expected() plan.Expectation {

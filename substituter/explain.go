@@ -38,7 +38,7 @@ func (s *Server) Explain(ctx context.Context, part nix.HashPart) (*explain.Path,
 		return nil, fmt.Errorf("substituter: explain: %w", err)
 	}
 	defer s.lookups.Release(1)
-	e := &explanation{s: s, part: part, p: &explain.Path{HashPart: part.String(), Time: time.Now(), Upstreams: []explain.Answer{}}}
+	e := &explanation{s: s, part: part, p: &explain.Path{HashPart: part.String(), Time: time.Now(), Upstreams: []explain.Answer{}, DownloadLimit: s.downloads.PerSecond()}}
 	e.local, _ = s.askStore(ctx, part)
 	e.choose(ctx)
 	e.store(ctx)

@@ -287,6 +287,7 @@ func (f *fetch) failed(ctx context.Context, r *runner, err error) {
 // drop ends a source.
 func (f *fetch) drop(r *runner, end explain.End, err error) {
 	f.report.stop(r.entry, end, err)
+	f.report.held(r.entry, r.line.Held())
 	f.running = slices.DeleteFunc(f.running, func(other *runner) bool { return other == r })
 	r.drop()
 	if !r.fed || r.stream.transfer == nil {
@@ -299,6 +300,9 @@ func (f *fetch) look(ctx context.Context) {
 	leader := f.leader()
 	if leader == nil {
 		return
+	}
+	if leader.line.Waits() {
+		f.quiet = time.Now() // that nothing comes is no fault of its
 	}
 	for _, r := range slices.Clone(f.running) {
 		if r != leader && plan.Lost(f.size(), r.state(), leader.state()) {

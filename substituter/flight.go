@@ -25,18 +25,26 @@ type flight struct {
 	window *window
 	cancel context.CancelFunc
 	done   chan struct{} // closed at the end
+	// small says that the NAR is held until it is verified.
+	small bool
 	// clients is guarded by flights.mu.
 	clients int
 }
 
-func (fl *flight) small() bool { return fl.size <= smallNAR }
+// small reports whether a NAR of this size is to be held until it is verified.
+func (s *Server) small(size int64) bool {
+	if limit := s.downloads.PerSecond(); limit > 0 && limit < smallNAR/smallTime {
+		return size <= smallTime*limit
+	}
+	return size <= smallNAR
+}
 
 // joinable reports whether the rest of the NAR from an offset on may be had of
 // the flight as well. What a client has of a small NAR was verified before it
 // was sent; with a large one a client that resumes may hold something else than
 // what comes here, and needs a gate of its own.
 func (fl *flight) joinable(want verify.Range) bool {
-	return want.To == fl.want.To && (want.From == fl.want.From || fl.small() && want.From > fl.want.From)
+	return want.To == fl.want.To && (want.From == fl.want.From || fl.small && want.From > fl.want.From)
 }
 
 // flights are those under way.
@@ -73,8 +81,8 @@ func (s *Server) board(ctx context.Context, rec *record, want verify.Range) (*fl
 	}
 	// Under a context of its own: whoever came first may be the first to go.
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	fl := &flight{rec: rec, size: rec.info.NARSize, want: want, cancel: cancel, done: make(chan struct{}), clients: 1}
-	fl.window = newWindow(want.From, fl.small(), s.spool)
+	fl := &flight{rec: rec, size: rec.info.NARSize, want: want, small: s.small(rec.info.NARSize), cancel: cancel, done: make(chan struct{}), clients: 1}
+	fl.window = newWindow(want.From, fl.small, s.spool)
 	place := fl.window.reader(want.From) // before it can end
 	s.aloft.of[key] = append(s.aloft.of[key], fl)
 	s.tasks.begin()
@@ -108,7 +116,7 @@ func (s *Server) alight(fl *flight, place *reader) {
 // fly fetches what the flight is about.
 func (s *Server) fly(ctx context.Context, fl *flight) {
 	memory := fl.size
-	if !fl.small() {
+	if !fl.small {
 		memory = windowRoom
 	}
 	if err := s.transfers.Acquire(ctx, 1); err != nil {

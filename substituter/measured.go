@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 )
 
 // measuredNAR is the least number of bytes that tell how fast NARs come. Of
@@ -24,6 +26,7 @@ type measuredBody struct {
 	asked time.Time
 	whole bool        // from the first byte on
 	begun func() bool // to be called when the first byte has come
+	line  *throttle.Line
 
 	bytes  int64
 	waited time.Duration // for them
@@ -32,9 +35,9 @@ type measuredBody struct {
 
 // Read implements io.Reader.
 func (b *measuredBody) Read(p []byte) (int, error) {
-	began := time.Now()
+	began, held := time.Now(), b.line.Held()
 	n, err := b.ReadCloser.Read(p)
-	took := time.Since(began)
+	took := max(time.Since(began)-(b.line.Held()-held), 0)
 	if n > 0 && b.bytes == 0 {
 		b.begin()
 	}

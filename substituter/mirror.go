@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/health"
@@ -107,7 +108,7 @@ func (m *mirror) nar(ctx context.Context, info *narinfo.Info, offset int64) (io.
 	}
 	m.traffic.count(m, askedNAR, nil)
 	return &measuredBody{
-		ReadCloser: body, m: m, name: info.URL, ended: ctx.Err, late: func() bool { return late(ctx) }, asked: asked, whole: offset == 0, begun: stop,
+		ReadCloser: body, m: m, name: info.URL, ended: ctx.Err, late: func() bool { return late(ctx) }, asked: asked, whole: offset == 0, begun: stop, line: throttle.From(ctx),
 	}, nil
 }
 

@@ -95,7 +95,7 @@ func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
 	for rounds := 1; ; rounds++ {
 		b, _ := s.bans.get(fl.rec.info.NARHash)
 		// What a client has of a small NAR was verified before it was sent.
-		if b.tainted && !fl.small() && fl.want.From > 0 {
+		if b.tainted && !fl.small && fl.want.From > 0 {
 			return errTainted
 		}
 		err := s.fetchOnce(ctx, fl, b.excluded, p)
@@ -112,7 +112,9 @@ func (s *Server) fetchOnce(ctx context.Context, fl *flight, excluded blame, p *r
 	if err != nil {
 		return err
 	}
-	f := s.newFetch(s.plan(rec, excluded, gate.Digest().Offset()), gate, p)
+	chosen := s.plan(rec, excluded, gate.Digest().Offset())
+	chosen.hold(fl.small)
+	f := s.newFetch(chosen, gate, p)
 	err = f.fetch(ctx)
 	if gate.Conflict() {
 		s.distrust(target, blame{kinds: kinds(0).with(fromPeers)}, true)
@@ -137,7 +139,7 @@ func (s *Server) newGate(fl *flight, target verify.Target) (*verify.Gate, error)
 	}
 	hold := fl.size
 	digest := verify.NewDigest(target)
-	if !fl.small() {
+	if !fl.small {
 		hold = holdBack
 		if address == nil {
 			digest = s.states.Resume(target, fl.want.From)
@@ -147,7 +149,7 @@ func (s *Server) newGate(fl *flight, target verify.Target) (*verify.Gate, error)
 	if address != nil {
 		gate.Check(address)
 	}
-	if !fl.small() {
+	if !fl.small {
 		gate.Keep(s.states)
 	}
 	return gate, nil

@@ -279,6 +279,13 @@ func (p *report) wasted(e *entry, n int) {
 	p.source(e).Wasted += int64(n)
 }
 
+// held notes for how long a source was held up by the limit for downloads.
+func (p *report) held(e *entry, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.source(e).HeldSeconds += seconds(d)
+}
+
 // got notes bytes of a source that were of use, in their order.
 func (p *report) got(e *entry, parts []Source) {
 	p.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/substituter/plan"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
@@ -29,10 +30,12 @@ type runner struct {
 	cancel, drop, release func()
 	dropped, ended        chan struct{}
 	free                  chan *[pieceSize]byte // nil where none was needed yet
+	// line is what it comes over, where something bounds how fast.
+	line *throttle.Line
 	// waiting is since when the source has been waited for, in nanoseconds since
-	// started; 0 while it is not.
-	waiting atomic.Int64
-	started time.Time
+	// started; 0 while it is not. The line had been held up before for heldBefore.
+	waiting, heldBefore atomic.Int64
+	started             time.Time
 
 	// What follows is the fetch's, and not the goroutine's.
 
@@ -67,11 +70,12 @@ type piece struct {
 // run opens a source behind what is in the digest and has it deliver until it
 // is cancelled. Then it must be released.
 func (f *fetch) run(ctx context.Context, e *entry) *runner {
-	ctx, cancel := context.WithCancel(ctx)
+	line := f.s.downloads.Line()
+	ctx, cancel := context.WithCancel(throttle.With(ctx, line))
 	dropped, released := make(chan struct{}), make(chan struct{})
 	digest := f.gate.Digest().Clone()
 	r := &runner{
-		entry: e, digest: digest, pieces: f.pieces, wasted: f.waste,
+		entry: e, digest: digest, line: line, pieces: f.pieces, wasted: f.waste,
 		cancel: cancel, dropped: dropped, drop: sync.OnceFunc(func() { close(dropped); cancel() }),
 		release: sync.OnceFunc(func() { close(released) }),
 		ended:   make(chan struct{}), free: make(chan *[pieceSize]byte, maxPieces), started: time.Now(), next: digest.Offset(), begun: digest.Offset(),
@@ -108,11 +112,12 @@ func (r *runner) deliver(ctx context.Context, released <-chan struct{}) {
 		if p.buffer == nil {
 			p.buffer = newBuffer()
 		}
-		r.waiting.Store(int64(time.Since(r.started)) + 1)
-		begin := time.Now()
+		begin, held := time.Now(), r.line.Held()
+		r.heldBefore.Store(int64(held))
+		r.waiting.Store(int64(begin.Sub(r.started)) + 1)
 		var n int
-		n, p.err = p.stream.read(p.buffer[:min(pieceSize, size-p.offset)])
-		p.waited = time.Since(begin)
+		n, p.err = p.stream.read(p.buffer[:min(pieceSize, size-p.offset)], r.line)
+		p.waited = max(time.Since(begin)-(r.line.Held()-held), 0)
 		r.waiting.Store(0)
 		p.data, p.parts = p.buffer[:n], p.stream.origins.next(n)
 		p.offset += int64(n)
@@ -224,7 +229,8 @@ func (r *runner) state() plan.Runner {
 		s.Delivering = max(time.Since(r.first), 1)
 	}
 	if since := r.waiting.Load(); since > 0 {
-		s.Silent = max(running-time.Duration(since-1), 0)
+		held := r.line.Held() - time.Duration(r.heldBefore.Load())
+		s.Silent = max(running-time.Duration(since-1)-held, 0)
 	}
 	return s
 }

@@ -181,6 +181,8 @@ type peerSource struct {
 	references []nix.StorePath
 	// local is the share of the NAR that is expected to be in the local store.
 	local float64
+	// held says that no client gets anything before the whole is verified.
+	held bool
 }
 
 func (peerSource) kind() kind { return fromPeers }
@@ -200,7 +202,7 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 		cancel()
 		return nil, err
 	}
-	if target.Size <= smallNAR || t.Earned() {
+	if src.held || t.Earned() {
 		return &stream{body: t, transfer: t, origins: origins{handed: t.Handed}, reuser: reuserOf(t), cancel: cancel}, nil
 	}
 	blameless := !digest.FromPeers()

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 )
 
 var errStalled = fmt.Errorf("nothing came in %v", stallTime)
@@ -37,14 +40,52 @@ func (st *stream) endsBy(cancel context.CancelFunc) {
 	}
 }
 
-// read is Read, but the stream ends if nothing comes in stallTime.
-func (st *stream) read(p []byte) (int, error) {
-	timer := time.AfterFunc(stallTime, st.cancel)
+// read is Read, but the stream ends if nothing comes in stallTime, the time not
+// counted for which its line is held up.
+func (st *stream) read(p []byte, line *throttle.Line) (int, error) {
+	w := &watch{begin: time.Now(), line: line, held: line.Held(), cancel: st.cancel}
+	w.look()
 	n, err := st.body.Read(p)
-	if !timer.Stop() && errors.Is(err, context.Canceled) {
+	if w.end() && errors.Is(err, context.Canceled) {
 		err = errStalled
 	}
 	return n, err
+}
+
+// watch ends a stream that stalls.
+type watch struct {
+	begin  time.Time
+	line   *throttle.Line
+	held   time.Duration // at the beginning
+	cancel context.CancelFunc
+
+	mu             sync.Mutex
+	timer          *time.Timer
+	ended, stalled bool
+}
+
+// look looks whether the stream has stalled, and when to look again.
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := stallTime + w.line.Held() - w.held - time.Since(w.begin)
+	switch {
+	case w.ended:
+	case left > 0:
+		w.timer = time.AfterFunc(left, w.look)
+	default:
+		w.stalled = true
+		w.cancel()
+	}
+}
+
+// end ends the watch, and reports whether the stream had stalled.
+func (w *watch) end() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.timer.Stop()
+	return w.stalled
 }
 
 // unread is how many bytes have come in vain where so many were read.

@@ -36,6 +36,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -49,8 +50,11 @@ const (
 	defaultDeadline = 5 * time.Second
 	defaultSpool    = 4 << 30 // bytes
 	// smallNAR is the size in bytes up to which a NAR is verified whole in
-	// memory before its first byte goes out.
-	smallNAR = 16 << 20
+	// memory before its first byte goes out. Where downloads are limited it is what
+	// comes in smallTime, if that is less: Nix gives up after 300 s without a byte,
+	// and asks for 16 NARs at once.
+	smallNAR  = 16 << 20
+	smallTime = 10 // seconds
 	// maxTransfers bounds the NARs delivered at once. Nix asks for 16.
 	maxTransfers = 64
 	// maxLookups bounds the searches for records at once, and the questions to
@@ -190,6 +194,9 @@ type Deps struct {
 	// Memory is what small NARs are held in until they are verified; nil means
 	// one of their own, of 256 MiB.
 	Memory *budget.Budget
+	// Downloads bounds how fast NARs come from peers and upstreams; nil means that
+	// nothing does.
+	Downloads *throttle.Throttle
 }
 
 // Server is the binary cache. Its handler works without Run, but old records
@@ -220,6 +227,7 @@ type Server struct {
 	aloft     flights
 	transfers *semaphore.Weighted
 	memory    *budget.Budget
+	downloads *throttle.Throttle
 	states    *verify.Cache
 	spool     *spool
 	bans      *expiring[nix.NARHash, ban]
@@ -248,6 +256,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		aloft:     flights{of: make(map[flightKey][]*flight)},
 		transfers: semaphore.NewWeighted(maxTransfers),
 		memory:    cmp.Or(deps.Memory, budget.New(0)),
+		downloads: cmp.Or(deps.Downloads, throttle.New(0)),
 		states:    verify.NewCache(),
 		bans:      newExpiring[nix.NARHash, ban](maxRemembered),
 		tasks:     newTasks(),

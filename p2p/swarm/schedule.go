@@ -39,11 +39,19 @@ type run struct {
 	left int64
 }
 
-// take gives a worker a run to ask for, or an empty one where there is none for
-// it now: first chunks that somebody has failed to send, then those that nobody
+// bytes is how much is asked for with the run.
+func (r *run) bytes() (n int64) {
+	for i := range r.items {
+		n += int64(r.chunks[i].Length)
+	}
+	return n
+}
+
+// take gives a worker a run to ask for, of most bytes if that is not 0 and of one
+// chunk in any case, or an empty one where there is none for it now: first chunks that somebody has failed to send, then those that nobody
 // was asked for, and where there are none, or no room for them, chunks that
 // others are slow with.
-func (w *window) take(worker *worker) run {
+func (w *window) take(worker *worker, most int64) run {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	worker.starved = false
@@ -51,6 +59,9 @@ func (w *window) take(worker *worker) run {
 	r := run{left: min(target-worker.owed, runSize)}
 	if w.over() || worker.stalled || worker.owed > 0 && r.left < min(target/4, runSize) {
 		return r
+	}
+	if most > 0 {
+		r.left = min(r.left, most)
 	}
 	now := time.Now()
 	idle := worker.owed == 0

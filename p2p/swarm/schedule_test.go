@@ -50,7 +50,7 @@ func TestTake(t *testing.T) {
 			// A rate that lets it ask for all.
 			first.flow.rate = 1e9
 			for taken := 0; taken < count; {
-				r := w.take(first)
+				r := w.take(first, 0)
 				if len(r.items) == 0 {
 					t.Fatalf("the first was given %d chunks of %d", taken, count)
 				}
@@ -62,7 +62,7 @@ func TestTake(t *testing.T) {
 			if tt.left {
 				w.leave(first)
 			}
-			got := w.take(second).items
+			got := w.take(second, 0).items
 			if head := len(got) > 0 && got[0].index == 0; head != tt.head {
 				t.Errorf("the second is to ask for %v, the first chunk: want %t", got, tt.head)
 			}

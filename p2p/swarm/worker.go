@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
@@ -111,8 +112,14 @@ func (w *worker) fill(ctx context.Context, first func() error) error {
 
 // ask asks for runs as the window gives them.
 func (w *worker) ask(ctx context.Context, asked chan<- run) error {
+	line := throttle.From(ctx)
 	for {
-		r := w.window.take(w)
+		pay, err := line.Await(ctx)
+		if err != nil {
+			return err
+		}
+		r := w.window.take(w, line.Most())
+		pay(r.bytes())
 		if len(r.items) == 0 {
 			select {
 			case <-w.wake:

@@ -39,6 +39,9 @@ type Path struct {
 	Plan *Plan `json:"plan,omitempty"`
 	// Fetch is the last time that the NAR was asked for.
 	Fetch *Fetch `json:"fetch,omitempty"`
+	// DownloadLimit is how many bytes a second may come over the network now, for all
+	// fetches together; 0 for any number.
+	DownloadLimit int64 `json:"downloadLimit,omitempty"`
 }
 
 // State is what is known of a path. Ignorance is not absence.

@@ -76,6 +76,8 @@ type Source struct {
 	Reused *Reused `json:"reused,omitempty"`
 	// Wasted counts the bytes that came in vain.
 	Wasted int64 `json:"wasted,omitempty"`
+	// HeldSeconds is for how long the limit for downloads has held it up.
+	HeldSeconds float64 `json:"heldSeconds,omitempty"`
 	// Peers are those that the bytes came from, the largest part first.
 	Peers []Part `json:"peers,omitempty"`
 	// Attempts is empty for a source whose turn did not come.

@@ -17,7 +17,7 @@ func (p *Path) Conclude() {
 		p.Verdict = "Would be 404: " + p.miss() + "."
 	}
 	for _, note := range []string{
-		p.aboutAbsence(), p.aboutConflict(), p.aboutBan(), p.aboutStore(), p.aboutPeers(), p.aboutFetch(),
+		p.aboutAbsence(), p.aboutConflict(), p.aboutBan(), p.aboutStore(), p.aboutPeers(), p.aboutFetch(), p.aboutLimit(),
 	} {
 		if note != "" {
 			p.Notes = append(p.Notes, note)
@@ -206,6 +206,14 @@ func (p *Path) aboutStore() string {
 		return "The local store has the path, and peers may have it."
 	}
 	return "The local store has the path, but peers do not get it: " + p.Store.NotShared + "."
+}
+
+// aboutLimit answers why the NAR comes no faster.
+func (p *Path) aboutLimit() string {
+	if from := p.NARSource(); p.DownloadLimit == 0 || from == "" || from == sourceStore {
+		return ""
+	}
+	return fmt.Sprintf("Downloads are limited to %s/s now, all together: see fetch.download_limit and schedule.", Size(p.DownloadLimit))
 }
 
 // aboutPeers answers why the NAR does not come from a neighbour.

@@ -109,7 +109,7 @@ func (c *Client) open(ctx context.Context, r request, size int64) (*stream, erro
 	// No encoder makes data much longer. This bounds input that decodes to
 	// nothing: empty blocks, padding.
 	body := io.LimitReader(resp.Body, size+size/8+maxOverhead)
-	s.plain = bufio.NewReaderSize(&progressReader{r: body, cancel: cancel}, readAhead)
+	s.plain = bufio.NewReaderSize(paced(ctx, &progressReader{r: body, cancel: cancel}), readAhead)
 	if err := s.begin(resp, r.offset, size); err != nil {
 		cancel()
 		return nil, errors.Join(err, resp.Body.Close())
