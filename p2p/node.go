@@ -46,6 +46,8 @@ type Node struct {
 	pause      *pause
 	// uploadLimit is in bytes per second, 0 for none.
 	uploadLimit atomic.Int64
+	// announceBudget is in bytes a day, 0 for none.
+	announceBudget atomic.Int64
 	// live is nil while Run does not run.
 	live atomic.Pointer[live]
 }
@@ -99,6 +101,7 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 		pause:      newPause(),
 	}
 	n.uploadLimit.Store(cfg.UploadLimit)
+	n.announceBudget.Store(cfg.AnnounceBudget)
 	var err error
 	if n.allowed, err = allow.Open(cfg.AllowFile, cfg.Allow, n.log); err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
@@ -143,6 +146,14 @@ func (n *Node) LimitUploads(bytesPerSecond int64) {
 	n.uploadLimit.Store(bytesPerSecond)
 	if l := n.live.Load(); l != nil && l.server != nil {
 		l.server.LimitUploads(bytesPerSecond)
+	}
+}
+
+// BudgetAnnouncing changes how many bytes a day may be sent to tell the public
+// network what the node holds; 0 sets no limit.
+func (n *Node) BudgetAnnouncing(bytesPerDay int64) {
+	if n.announceBudget.Swap(bytesPerDay) != bytesPerDay {
+		n.pause.renew()
 	}
 }
 
@@ -250,9 +261,6 @@ func (l *live) joinDHT() error {
 		Announced: narhost.Announced(cfg.Listen),
 		Datastore: cfg.Datastore,
 	}
-	if !cfg.private() {
-		routingCfg.AnnounceBudget = cfg.AnnounceBudget
-	}
 	d, err := routing.Join(l.host, routingCfg)
 	if err != nil {
 		return err
@@ -260,7 +268,13 @@ func (l *live) joinDHT() error {
 	l.dht = d
 	l.known = known.New(cfg.Datastore("peers-" + cfg.Network))
 	if cfg.Profile.announces() {
-		l.newAnnouncer = func() *routing.Announcer { return routing.NewAnnouncer(d, l.shelf, routingCfg, l.log) }
+		l.newAnnouncer = func() *routing.Announcer {
+			now := *routingCfg
+			if !cfg.private() {
+				now.AnnounceBudget = l.announceBudget.Load()
+			}
+			return routing.NewAnnouncer(d, l.shelf, &now, l.log)
+		}
 		if cfg.Answers {
 			l.shows = newShown(l.shelf)
 		}

@@ -22,6 +22,14 @@ func (p *pause) state() (paused bool, changed <-chan struct{}) {
 	return p.paused, p.changed
 }
 
+// renew has those who follow the state look at it again.
+func (p *pause) renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
 // Pause ends sharing until it is called with false: peers get no answer, what
 // they are being sent is broken off, and nothing is announced. What they know
 // already they know: records stay in the DHT for up to 48 hours. Fetching goes
@@ -55,8 +63,9 @@ func (l *live) obeyPause() {
 	}
 }
 
-// announce announces while sharing is not paused. An announcer runs once: what it
-// has sent is remembered on the disk, and so the next one does not send it again.
+// announce announces while sharing is not paused, and begins anew where what it may
+// send has changed. An announcer runs once: what it has sent is remembered on the
+// disk, and so the next one does not send it again.
 func (l *live) announce(ctx context.Context) error {
 	for {
 		paused, changed := l.pause.state()
@@ -84,7 +93,7 @@ func (l *live) announce(ctx context.Context) error {
 		l.announcer.Store(nil)
 		stop()
 		<-ended
-		if again, _ := l.pause.state(); ctx.Err() != nil || !again {
+		if _, now := l.pause.state(); ctx.Err() != nil || now == changed {
 			return err
 		}
 	}

@@ -19,7 +19,9 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
+	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
@@ -32,7 +34,8 @@ import (
 type daemon struct {
 	cfg *config.Config
 	log *zap.Logger
-	// settings are cfg with what was changed since the start.
+	// settings are cfg with what was changed since the start. What can be changed
+	// is to be looked up there.
 	settings *reloader
 	started  time.Time
 
@@ -47,13 +50,15 @@ type daemon struct {
 	// vouched is store with own signatures, and what store reads from.
 	vouched *vouch.Store
 	catalog *share.Catalog
-	policy  *share.Policy
 	// node is nil in profile off.
 	node        *p2p.Node
 	substituter *substituter.Server
 	metrics     *prometheus.Registry
-	// memory is that of all NARs on their way.
-	memory *budget.Budget
+	// memory is that of all NARs on their way, downloads what bounds how fast they
+	// come.
+	memory    *budget.Budget
+	downloads *throttle.Throttle
+	limits    *limits
 	// events is what happens, meter how many bytes come and go.
 	events  *events.Hub
 	meter   *meter.Meter
@@ -71,7 +76,7 @@ func runDaemon(ctx context.Context, stopping func(), cfg *config.Config, setting
 	hub := events.NewHub()
 	d := &daemon{
 		cfg: cfg, log: hub.Warnings(log), started: time.Now(), metrics: prometheus.NewRegistry(), memory: budget.New(cfg.Fetch.Memory),
-		events: hub, token: newToken(), settings: settings,
+		events: hub, token: newToken(), settings: settings, downloads: throttle.New(0),
 	}
 	d.metrics.MustRegister(d.memory)
 	err := d.open(ctx)
@@ -94,6 +99,12 @@ func (d *daemon) open(ctx context.Context) error {
 			return err
 		}
 	}
+	upload := func(int64) {}
+	if d.node != nil {
+		upload = d.node.LimitUploads
+	}
+	d.limits = newLimits(d.settings, upload, d.downloads, d.log)
+	d.addReloadable()
 	return nil
 }
 
@@ -150,7 +161,8 @@ func (d *daemon) openStore(context.Context) (err error) {
 		return err
 	}
 	d.closers = append(d.closers, d.store.Close)
-	if d.policy, err = newPolicy(&d.cfg.Share); err != nil {
+	policy, err := newPolicy(&d.cfg.Share)
+	if err != nil {
 		return err
 	}
 	d.openReuse()
@@ -160,7 +172,7 @@ func (d *daemon) openStore(context.Context) (err error) {
 	d.metrics.MustRegister(prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Namespace: "nar_p2p", Subsystem: "manifests", Name: "computing", Help: "Manifests being computed."},
 		func() float64 { return float64(keeper.Computing()) }))
-	d.catalog = share.New(d.store, d.policy, keeper, d.db.Bucket("marks"), d.log)
+	d.catalog = share.New(d.store, policy, keeper, d.db.Bucket("marks"), d.log)
 	return nil
 }
 
@@ -173,10 +185,6 @@ func (d *daemon) openNode(context.Context) (err error) {
 		cfg.Memory, cfg.Window, cfg.Reuse = d.memory, d.cfg.Fetch.Window, d.reuse
 		if d.node, err = p2p.New(*cfg, d.catalog, d.log); err != nil {
 			return err
-		}
-		d.settings.apply["p2p.upload_limit"] = func(c *config.Config) error {
-			d.node.LimitUploads(c.P2P.UploadLimit)
-			return nil
 		}
 		d.meter.ServedFrom(d.node.BytesServed)
 	}
@@ -195,12 +203,13 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Health:    d.db.Bucket("upstreams"),
 		Conflicts: d.db.Bucket("conflicts"),
 		Fetches:   d.db.Bucket("fetches"),
-		Askable:   d.policy.Askable,
+		Askable:   func(info *narinfo.Info) bool { return d.catalog.Policy().Askable(info) },
 		Shared:    d.shared,
 		Events:    d.events,
 		Meter:     d.meter,
 		Metrics:   d.metrics,
 		Memory:    d.memory,
+		Downloads: d.downloads,
 	}
 	if d.store.kind != config.StoreNone {
 		deps.Store = d.store

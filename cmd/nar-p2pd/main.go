@@ -69,6 +69,8 @@ func run(ctx context.Context, release func(), args []string, stdout, stderr io.W
 	}
 	logging.CaptureLibp2p(log)
 	settings := newReloader(cfg, func() (*config.Config, error) { return config.Load(flags, os.Environ()) }, log)
-	settings.apply["log.level"] = func(c *config.Config) error { return level.UnmarshalText([]byte(c.Log.Level)) }
+	settings.add(always(func(c *config.Config) {
+		_ = level.UnmarshalText([]byte(c.Log.Level)) // which was checked
+	}), "log.level")
 	return runDaemon(ctx, release, cfg, settings, log)
 }

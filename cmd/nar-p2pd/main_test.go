@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,7 @@ func TestMain(m *testing.M) {
 //	                       SUBSTITUTER is its URL
 //	joined NAME            wait until it has joined the DHT
 //	resumed NAME           wait until it shares again after a pause
+//	shares NAME N          wait until it has that many paths to share
 //	announced NAME         wait until it has announced what it holds
 //	stop NAME              end it with SIGTERM; its exit code must be 0
 //	crash NAME             end it with SIGKILL
@@ -83,6 +85,9 @@ func TestScripts(t *testing.T) {
 			},
 			"joined":    func(ts *testscript.TestScript, _ bool, args []string) { awaitJoined(ts, args[0]) },
 			"announced": cmdAnnounced,
+			"shares": func(ts *testscript.TestScript, _ bool, args []string) {
+				waitFor(ts, args[0]+" to share "+args[1]+" paths", func() bool { return strconv.Itoa(statusOf(ts, args[0]).Store.Shareable) == args[1] })
+			},
 			"resumed": func(ts *testscript.TestScript, _ bool, args []string) {
 				waitFor(ts, args[0]+" to share again", func() bool { return !statusOf(ts, args[0]).Sharing.Paused })
 			},

@@ -30,7 +30,7 @@ var _ control.Node = node{}
 
 // Status implements control.Node.
 func (n node) Status() control.Status {
-	first, second := visible(n.cfg)
+	first, second := visible(n.settings.current())
 	stats := n.substituter.Stats()
 	s := control.Status{
 		Version:     version.String(),
@@ -45,6 +45,7 @@ func (n node) Status() control.Status {
 		Store:       control.StoreStatus{Kind: n.store.kind, Location: n.store.location, Shareable: n.catalog.Len()},
 		NARBytes:    stats.NARBytes,
 		Sharing:     n.sharing.state(),
+		Limits:      n.limits.status(),
 		Upstreams:   make([]control.UpstreamStatus, len(stats.Upstreams)),
 	}
 	if example, ok := n.catalog.Example(); ok {
@@ -65,7 +66,7 @@ func (n node) Status() control.Status {
 
 // Config implements control.Node.
 func (n node) Config() control.Config {
-	return control.Config{File: n.cfg.File, Settings: n.settings.effective()}
+	return control.Config{File: n.cfg.File, Settings: n.settings.current().Effective()}
 }
 
 func p2pStatus(s p2p.Status) *control.P2PStatus {

@@ -22,7 +22,7 @@ func (d *daemon) openReuse() {
 		Registerer: d.metrics,
 	}
 	if d.cfg.Network == config.PublicNetwork {
-		settings.Public = func(info *narstore.PathInfo) bool { return d.policy.Check(info) == nil }
+		settings.Public = func(info *narstore.PathInfo) bool { return d.catalog.Policy().Check(info) == nil }
 	}
 	buckets := reuse.Buckets{Chunks: d.db.Bucket("reuse"), Paths: d.db.Bucket("reuse-paths")}
 	d.reuse = reuse.New(d.store.Store, buckets, settings, d.log)

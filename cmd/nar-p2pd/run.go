@@ -38,6 +38,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	part(giveBackMemory)
 	part(d.meter.Run)
 	part(d.sharing.Run)
+	part(d.limits.Run)
 	if d.reuse != nil {
 		part(d.reuse.Run)
 	}

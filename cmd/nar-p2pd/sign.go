@@ -45,8 +45,9 @@ func (n node) record(ctx context.Context, path nix.StorePath, accepted []narinfo
 // acceptedKeys are those whose signature on a path peers may be expected to
 // accept: those that this node trusts itself or shares for.
 func (n node) acceptedKeys() ([]narinfo.PublicKey, error) {
-	texts := slices.Concat(n.cfg.Share.PublicKeys, n.cfg.Trust.PublicKeys)
-	for _, u := range n.cfg.Upstreams {
+	cfg := n.settings.current()
+	texts := slices.Concat(cfg.Share.PublicKeys, cfg.Trust.PublicKeys)
+	for _, u := range cfg.Upstreams {
 		texts = append(texts, u.PublicKeys...)
 	}
 	return publicKeys(texts)
@@ -85,7 +86,7 @@ func (n node) sharingHint(key narinfo.PublicKey) string {
 	switch {
 	case !n.serves():
 		return fmt.Sprintf("signed, but not shared: profile %s shares nothing", n.cfg.Profile)
-	case slices.Contains(n.policy.Keys, key):
+	case slices.Contains(n.catalog.Policy().Keys, key):
 		return ""
 	case n.cfg.Network == config.PublicNetwork:
 		return "signed, but not shared: the public network shares only what cache.nixos.org has signed; " +

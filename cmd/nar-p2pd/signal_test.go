@@ -180,6 +180,44 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
+// TestReloadDuringATransfer wants SIGHUP to bring in other upstreams, and a
+// transfer that is under way not to notice.
+func TestReloadDuringATransfer(t *testing.T) {
+	u := newSlowUpstream(t)
+	file := filepath.Join(t.TempDir(), "config.toml")
+	configure := func(url string) {
+		if err := os.WriteFile(file, []byte("[[upstream]]\nurl = '"+url+"'\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure(u.URL)
+	p, status := startDaemon(t, "--config="+file)
+	result := transferUnderWay(t, u, status.Substituter)
+	configure("http://127.0.0.1:9")
+	if err := p.signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{"RELOADING=1", "READY=1"} {
+		if err := p.await(state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := control.NewClient([]string{filepath.Join(filepath.Dir(status.StateDir), "control.sock")})
+	now, err := client.Status(t.Context())
+	if err != nil || len(now.Upstreams) != 1 || now.Upstreams[0].URL != "http://127.0.0.1:9" {
+		t.Errorf("the upstreams are now %v, %v", now.Upstreams, err)
+	}
+	close(u.release)
+	got, ok := (<-result).([]byte)
+	if hash := nix.NARHash(sha256.Sum256(got)); !ok || hash.Base32() != servedHash {
+		t.Errorf("the transfer ended with %d bytes", len(got))
+	}
+	asked := len(u.asked)
+	if _, err := http.Get(status.Substituter + "/nar/" + servedPart + "-" + servedHash + ".nar"); err == nil && len(u.asked) != asked {
+		t.Error("an upstream of the past was asked")
+	}
+}
+
 // TestPortInUse wants the address and a hint in the error.
 func TestPortInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -78,7 +78,7 @@ func signed(cfg *config.Config) string {
 // what others can see and how Nix is to be told of the node.
 func (d *daemon) welcome() error {
 	bucket, key := d.db.Bucket("daemon"), []byte("welcome")
-	first, second := visible(d.cfg)
+	first, second := visible(d.settings.current())
 	told, err := bucket.Get(key)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return err

@@ -170,6 +170,9 @@ func newConfigReload(o *options) *cobra.Command {
 			for _, key := range told.Restart {
 				cmd.Printf("%s: needs a restart\n", key)
 			}
+			if told.Note != "" {
+				cmd.Println(told.Note)
+			}
 			if len(told.Applied)+len(told.Restart) == 0 {
 				cmd.Println("nothing has changed")
 			}

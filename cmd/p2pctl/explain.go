@@ -251,7 +251,8 @@ func (e *explanation) fetch(p *explain.Path) {
 	e.row("last fetch", "%s", f.Order)
 	for _, s := range f.Sources {
 		e.row("last fetch", "%s: %s%s", sourceText(s.Kind, s.Name), explain.Size(s.Bytes),
-			unless(s.Wasted == 0, fmt.Sprintf(", and %s in vain", explain.Size(s.Wasted))))
+			unless(s.Wasted == 0, fmt.Sprintf(", and %s in vain", explain.Size(s.Wasted)))+
+				unless(s.HeldSeconds == 0, fmt.Sprintf(", held up for %s by the limit for downloads", explain.Span(s.HeldSeconds))))
 		if r := s.Reused; r != nil {
 			e.row("last fetch", "  %s of it from other paths of the store (%s with other hash parts), %s transferred",
 				explain.Size(r.BySum+r.ByMaskedSum), explain.Size(r.ByMaskedSum), explain.Size(s.Bytes-r.BySum-r.ByMaskedSum))

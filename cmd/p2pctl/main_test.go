@@ -135,6 +135,7 @@ func (node) Status() control.Status {
 		Substituter: "http://127.0.0.1:8460",
 		Store:       control.StoreStatus{Kind: "nix", Location: "/", Shareable: 17},
 		StateDir:    "/var/lib/nar-p2p",
+		Limits:      &control.Limits{Download: 5 << 20, Schedule: "mon;08:00-18:00;download=5MiB/s", Until: time.Date(2026, 6, 1, 18, 0, 0, 0, time.Local)},
 		P2P: &control.P2PStatus{
 			PeerID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
 			Connected: 3, Reachability: "private", Routing: "client", RoutingPeers: 120,
@@ -323,7 +324,7 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 		NARHash: hash, NARSize: 3 << 20, Started: now.Add(-5 * time.Minute), Seconds: 1.5, Result: explain.Served,
 		Order: explain.NoHolderKnown,
 		Sources: []explain.Source{
-			{Kind: explain.FromUpstream, Name: upstream.Upstream, Expected: expected, Bytes: 3 << 20, Wasted: 1 << 20, Attempts: []explain.Attempt{
+			{Kind: explain.FromUpstream, Name: upstream.Upstream, Expected: expected, Bytes: 3 << 20, Wasted: 1 << 20, HeldSeconds: 1.25, Attempts: []explain.Attempt{
 				{Why: explain.WhenSilent, FirstByte: 0.1, Stop: 1.5, Bytes: 3 << 20, End: explain.Complete},
 			}},
 			{Kind: explain.FromPeers, AfterSeconds: 3, Bytes: 2 << 20, Reused: &explain.Reused{BySum: 1 << 19, ByMaskedSum: 1 << 20}, Attempts: []explain.Attempt{}},

@@ -40,6 +40,9 @@ func printStatus(w io.Writer, s *control.Status) error {
 	if s.Sharing.Paused {
 		row("sharing", "%s", sharingText(&s.Sharing))
 	}
+	if l := s.Limits; l != nil {
+		row("limits", "%s", limitsText(l))
+	}
 	for _, line := range wrap(s.Visible, width(w)-nameColumn) {
 		row("", "%s", line)
 	}
@@ -64,6 +67,21 @@ func printStatus(w io.Writer, s *control.Status) error {
 		printP2P(row, s.P2P, width(w)-nameColumn)
 	}
 	return t.Flush()
+}
+
+// limitsText says which limits count, and until when.
+func limitsText(l *control.Limits) string {
+	rate := func(n int64) string {
+		if n == 0 {
+			return "no limit"
+		}
+		return bytesText(uint64(n)) + "/s"
+	}
+	text := fmt.Sprintf("upload %s, download %s", rate(l.Upload), rate(l.Download))
+	if !l.Until.IsZero() {
+		text += ", until " + l.Until.Local().Format("Mon 15:04")
+	}
+	return text + unless(l.Schedule == "", " (by the schedule)")
 }
 
 // upstreamText says how an upstream does.

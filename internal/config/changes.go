@@ -1,9 +1,18 @@
 package config
 
 import (
-	"reflect"
+	"maps"
 	"slices"
 )
+
+// tables is a value whose texts do not tell all of it.
+type tables interface {
+	value
+	// same reports whether another value, of the same key, says the same.
+	same(other value) bool
+	// take takes over what another value of the same key says.
+	take(other value)
+}
 
 // Changes returns the keys whose values differ, in the order of the
 // documentation.
@@ -12,8 +21,8 @@ func Changes(was, is *Config) []string {
 	var changed []string
 	for i, s := range after {
 		same := slices.Equal(before[i].texts(), s.texts())
-		if _, tables := s.value.(upstreams); tables {
-			same = reflect.DeepEqual(was.Upstreams, is.Upstreams)
+		if t, ok := s.value.(tables); ok {
+			same = t.same(before[i].value)
 		}
 		if !same {
 			changed = append(changed, s.name)
@@ -22,27 +31,47 @@ func Changes(was, is *Config) []string {
 	return changed
 }
 
-// Adopt takes the values of keys, and where they come from, over from another
-// configuration. It changes no value that c shares with others.
-func (c *Config) Adopt(from *Config, keys []string) error {
-	mine, theirs := settings(c), settings(from)
+// With returns c with the values of keys, and where they come from, taken from
+// another configuration. The error says why they do not go together with the
+// other values of c.
+func (c *Config) With(from *Config, keys []string) (*Config, error) {
+	mixed := *c
+	mixed.Origins = maps.Clone(c.Origins)
+	mine, theirs := settings(&mixed), settings(from)
 	for i, s := range mine {
 		if !slices.Contains(keys, s.name) {
 			continue
 		}
-		if texts := theirs[i].texts(); s.isList() {
-			if err := s.set(texts); err != nil {
-				return err
-			}
-		} else if len(texts) > 0 {
-			if err := s.set(texts[0]); err != nil {
-				return err
-			}
+		if err := s.adopt(theirs[i].value); err != nil {
+			return nil, err
 		}
-		delete(c.Origins, s.name)
+		delete(mixed.Origins, s.name)
 		if origin, ok := from.Origins[s.name]; ok {
-			c.Origins[s.name] = origin
+			mixed.Origins[s.name] = origin
 		}
+	}
+	return &mixed, mixed.check()
+}
+
+// adopt sets a value to another one's of the same key. It changes nothing that
+// either shares with others.
+func (s setting) adopt(other value) error {
+	if t, ok := s.value.(tables); ok {
+		t.take(other)
+		return nil
+	}
+	texts := other.texts()
+	switch {
+	case s.isList():
+		return s.set(slices.Clone(texts))
+	case len(texts) > 0:
+		return s.set(texts[0])
+	}
+	switch unset := s.value.(type) {
+	case textValue:
+		*unset.field = ""
+	case sizeValue:
+		*unset.field = 0
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/internal/schedule"
 )
 
 // Profile says how much of the network the node takes part in.
@@ -85,7 +86,9 @@ type Config struct {
 	Trust       Trust
 	Upstreams   []Upstream
 	Fetch       Fetch
-	Reuse       Reuse
+	// Schedule says when other limits count.
+	Schedule []schedule.Entry
+	Reuse    Reuse
 	Control     Control
 
 	// File is the TOML file that was read, or "".
@@ -188,6 +191,8 @@ type Fetch struct {
 	// Memory is for all NARs on their way, Window for one from peers, in bytes.
 	Memory int64
 	Window int64
+	// DownloadLimit is in bytes per second; 0 sets no limit.
+	DownloadLimit int64
 }
 
 // Reuse says what is taken from the local store instead of being fetched.
@@ -256,6 +261,11 @@ func (c *Config) finish(env environment) error {
 	if err := checkSocket(c.Control.Socket); err != nil {
 		return fmt.Errorf("control.socket: %q: %w", c.Control.Socket, err)
 	}
+	return c.check()
+}
+
+// check reports settings that do not go together.
+func (c *Config) check() error {
 	return errors.Join(c.checkNetwork(), c.checkRole(), c.checkRelay(), c.checkRouting(), c.checkStore(), c.checkShare(), c.checkTrust(), c.checkFetch())
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nar-p2p/nar-p2p/internal/config"
+	"github.com/nar-p2p/nar-p2p/internal/schedule"
 )
 
 const peerID = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
@@ -127,6 +128,17 @@ url = "https://cache.nixos.org"
 [fetch]
 memory = "100MiB"
 window = "4096KiB"
+download_limit = "5MiB/s"
+[[schedule]]
+days = ["mon-thu", "sat"]
+from = "08:00"
+to = "18:00"
+upload = "1MiB/s"
+download = "none"
+[[schedule]]
+from = "23:00"
+to = "06:00"
+upload = "none"
 [reuse]
 enabled = false
 masked = false
@@ -179,7 +191,11 @@ socket = "/run/x/y.sock"
 			{URL: "http://127.0.0.1:10", Priority: 40, TokenFile: "/run/token"},
 			{URL: "https://cache.nixos.org", Priority: 40},
 		},
-		Fetch:   config.Fetch{Memory: 100 << 20, Window: 4 << 20},
+		Fetch: config.Fetch{Memory: 100 << 20, Window: 4 << 20, DownloadLimit: 5 << 20},
+		Schedule: []schedule.Entry{
+			{Days: 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<6, From: 8 * 60, To: 18 * 60, Limits: schedule.Limits{Upload: 1 << 20, Download: 0}},
+			{Days: schedule.EveryDay, From: 23 * 60, To: 6 * 60, Limits: schedule.Limits{Upload: 0, Download: schedule.Unset}},
+		},
 		Reuse:   config.Reuse{IndexSize: 1 << 20, BackgroundMin: 2 << 20, BackgroundRate: 1 << 20},
 		Control: config.Control{Socket: "/run/x/y.sock"},
 		File:    got.File,
@@ -297,6 +313,13 @@ func TestErrors(t *testing.T) {
 			file: "[share]\npublic_keys = ['team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=']",
 			want: `share.public_keys: "team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=": the public network shares only what cache.nixos.org has signed: set network`,
 		},
+		"schedule without times":  {file: "[[schedule]]\nupload = 'none'", want: `schedule: number 1: from or to is missing`},
+		"schedule without limits": {file: "[[schedule]]\nfrom = '08:00'\nto = '09:00'", want: `schedule: number 1: has neither upload nor download`},
+		"schedule on no day":      {file: "[[schedule]]\ndays = ['monday']", want: `schedule: number 1: days: "monday": is not one of mon, tue, wed, thu, fri, sat, sun, nor two of them as in mon-fri`},
+		"schedule at no time":     {file: "[[schedule]]\nfrom = '8 am'", want: `schedule: number 1: from: "8 am": is not a time of day such as 08:30`},
+		"unknown schedule key":    {file: "[[schedule]]\nat = '8:00'", want: `schedule: number 1: unknown key "at": its keys are days, from, to, upload, download`},
+		"schedule as a table":     {file: "[schedule]\nfrom = '08:00'", want: `schedule: is a list of tables: write [[schedule]]`},
+		"schedule in a word":      {args: []string{"--schedule=mon;upload=1MiB/s"}, want: `--schedule: "mon;upload=1MiB/s": is not of the form`},
 		"glob":                {args: []string{"--share-exclude=[a"}, want: `--share-exclude: "[a": is not a pattern`},
 		"size unit":           {args: []string{"--share-max-nar-size=64MB"}, want: `"64MB": is not a size in B, KiB, MiB, GiB or TiB`},
 		"size overflow":       {args: []string{"--share-max-nar-size=99999999TiB"}, want: `is too large`},
@@ -343,6 +366,59 @@ func TestEffective(t *testing.T) {
 		if diff := cmp.Diff(want, got[want.Key]); diff != "" {
 			t.Errorf("Effective() (-want +got):\n%s", diff)
 		}
+	}
+}
+
+// What is shown of a schedule is what the environment takes.
+func TestScheduleInWords(t *testing.T) {
+	const item = "mon-thu+sat;08:00-18:00;upload=1048576/s;download=none"
+	c, err := load(t, "", []string{"NAR_P2P_SCHEDULE=" + item + " mon-sun;23:00-06:00;upload=2MiB/s"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Effective() {
+		if s.Key != "schedule" {
+			continue
+		}
+		if diff := cmp.Diff([]string{item, "mon-sun;23:00-06:00;upload=2097152/s"}, s.Values); diff != "" {
+			t.Errorf("schedule (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// Some settings of another configuration are taken over, and nothing is shared with
+// it; what does not go together with the others is refused.
+func TestWith(t *testing.T) {
+	was, err := load(t, "share.max_nar_size = '64MiB'\nshare.exclude = ['a']\n", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := load(t, "network = 'team'\nshare.public_keys = ['team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=']\nshare.exclude = ['b']\n"+
+		"[[upstream]]\nurl = 'https://cache.nixos.org'\npriority = 3\n[[schedule]]\nfrom = '01:00'\nto = '02:00'\nupload = '1MiB/s'\n", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := config.Changes(was, is)
+	if diff := cmp.Diff([]string{"profile", "network", "share.public_keys", "share.exclude", "share.max_nar_size", "upstream", "schedule"}, changed); diff != "" {
+		t.Errorf("Changes() (-want +got):\n%s", diff)
+	}
+	mixed, err := was.With(is, []string{"share.exclude", "share.max_nar_size", "upstream", "schedule"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := *was
+	want.Share.Exclude, want.Share.MaxNARSize = []string{"b"}, 0
+	want.Upstreams, want.Schedule = is.Upstreams, is.Schedule
+	want.Origins = map[string]string{"share.exclude": is.File, "upstream": is.File, "schedule": is.File}
+	if diff := cmp.Diff(&want, mixed); diff != "" {
+		t.Errorf("With() (-want +got):\n%s", diff)
+	}
+	is.Upstreams[0].Priority, is.Share.Exclude[0] = 4, "c"
+	if mixed.Upstreams[0].Priority != 3 || mixed.Share.Exclude[0] != "b" || was.Share.Exclude[0] != "a" {
+		t.Error("With() shares what it has taken")
+	}
+	if _, err := was.With(is, []string{"share.public_keys"}); err == nil {
+		t.Error("the key of a team was taken over into the public network")
 	}
 }
 

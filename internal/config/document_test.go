@@ -48,8 +48,11 @@ are separated by blanks or commas; a flag for a list may be repeated, and an emp
 replaces the default, it does not add to it. Sizes are bytes with an optional unit (B, KiB, MiB, GiB, TiB); durations
 have units (` + "`500ms`, `5s`" + `); paths are absolute.
 
-At SIGHUP, or ` + "`p2pctl config reload`" + `, the settings are read again. ` + "`log.level` and `p2p.upload_limit`" + ` count at once; which of the
-others have changed, and so need a restart, is said.
+At SIGHUP, or ` + "`p2pctl config reload`" + `, the settings are read again. Those that are marked *live* below count at once, for everything that
+begins from then on; transfers under way go on. Which of the others have changed, and so need a restart, is said; and with a mistake
+in them nothing changes. What a key of the past had vouched for is not believed any more; what a rule for sharing newly forbids does
+not exist for peers any more, though records of it stay in the DHT for up to 48 hours; and what it newly allows is there once the store has been read
+again, which takes some seconds for 100,000 paths.
 
 `
 
@@ -76,6 +79,33 @@ include = ["acme-*"]
 | --- | --- |
 `
 
+const scheduleSection = `
+## Schedule
+
+Each entry is a table of the list ` + "`schedule`" + `. It counts by local time, on the clock on the wall: where that is put
+back an hour comes twice. The first entry that covers the moment counts, and where none does ` + "`p2p.upload_limit`" + ` and
+` + "`fetch.download_limit`" + ` do. ` + "`p2pctl status`" + ` shows what counts now, and until when.
+
+` + "```toml" + `
+p2p.upload_limit = "10MiB/s"
+
+[[schedule]] # when people work
+days = ["mon-fri"]
+from = "08:00"
+to = "18:00"
+upload = "1MiB/s"
+download = "20MiB/s"
+
+[[schedule]] # the nights, to the morning of the next day
+from = "23:00"
+to = "06:00"
+upload = "none"
+` + "```" + `
+
+| key | meaning |
+| --- | --- |
+`
+
 func documentation() string {
 	var b strings.Builder
 	b.WriteString(introduction)
@@ -92,10 +122,18 @@ func documentation() string {
 		}
 		fmt.Fprintf(&b, "### `%s`\n\n%s\n\n", s.name, s.doc)
 		fmt.Fprintf(&b, "- %s, default %s\n", s.kind(), defaultText(s))
-		fmt.Fprintf(&b, "- `$%s`, `--%s`\n\n", s.env(), s.flag())
+		fmt.Fprintf(&b, "- `$%s`, `--%s`", s.env(), s.flag())
+		if s.live {
+			b.WriteString(", *live*")
+		}
+		b.WriteString("\n\n")
 	}
 	text := strings.TrimRight(b.String(), "\n") + "\n" + upstreamSection
 	for _, key := range new(Upstream).keys() {
+		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
+	}
+	text += scheduleSection
+	for _, key := range new(scheduleEntry).keys() {
 		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
 	}
 	return text

@@ -15,6 +15,20 @@ type setting struct {
 	doc string
 	// unset says, for the documentation, what holds where there is no value.
 	unset string
+	// live says that a change counts without a restart.
+	live bool
+}
+
+// Live returns the keys that can change without a restart, in the order of the
+// documentation.
+func Live() []string {
+	var keys []string
+	for _, s := range settings(defaults()) {
+		if s.live {
+			keys = append(keys, s.name)
+		}
+	}
+	return keys
 }
 
 func (s setting) env() string {
@@ -76,7 +90,7 @@ func settings(c *Config) []setting {
 			unset: "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nar-p2p`, else `~/.local/state/nar-p2p`",
 		},
 		{
-			name: "log.level", value: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
+			name: "log.level", live: true, value: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
 			doc: "The least severe messages to log. Of libp2p and its DHT only what is `warn` or worse is logged, or from `info` on where this is `debug`; of the database always from `warn` on.",
 		},
 		{
@@ -119,20 +133,20 @@ func settings(c *Config) []setting {
 			doc: "The TCP address on which Nix reaches the node. Port 0 picks a free one. A socket passed by systemd takes its place.",
 		},
 		{
-			name: "substituter.priority", value: number(&c.Substituter.Priority, 0, 1000),
+			name: "substituter.priority", live: true, value: number(&c.Substituter.Priority, 0, 1000),
 			doc: "The priority told to Nix, which asks the substituter with the lowest number first. cache.nixos.org has 40.",
 		},
 		{
-			name: "substituter.deadline", value: duration(&c.Substituter.Deadline, 100_000_000, 60_000_000_000),
+			name: "substituter.deadline", live: true, value: duration(&c.Substituter.Deadline, 100_000_000, 60_000_000_000),
 			doc: "How long a narinfo may take in all before Nix is told that there is none.",
 		},
 		{
-			name: "substituter.hosts", value: list(&c.Substituter.Hosts, checkHostName),
+			name: "substituter.hosts", live: true, value: list(&c.Substituter.Hosts, checkHostName),
 			doc: "Further names under which clients may address the substituter, where others than this machine use it. " +
 				"`localhost` and the address that was connected to always work; every other name is refused, against DNS rebinding.",
 		},
 		{
-			name: "substituter.race_peers", value: boolean(&c.Substituter.RacePeers),
+			name: "substituter.race_peers", live: true, value: boolean(&c.Substituter.RacePeers),
 			doc: "Whether peers are asked for metadata at the same time as the upstreams, and not only where these do not answer or, in the case of one's own people, do not have it. " +
 				"Quicker where upstreams are slow. In the public network strangers then hear of every path that Nix asks for, or is about to (see `substituter.prefetch`), and that is not known yet, own builds included; " +
 				"but where there is a private upstream only of those that it does not have.",
@@ -142,7 +156,7 @@ func settings(c *Config) []setting {
 			doc: "How many narinfos are kept on the disk, for 30 days at most; a thousand take about 1.5 MB. Where there are more, those go that were not asked for the longest.",
 		},
 		{
-			name: "substituter.prefetch", value: boolean(&c.Substituter.Prefetch),
+			name: "substituter.prefetch", live: true, value: boolean(&c.Substituter.Prefetch),
 			doc: "Whether the references of a narinfo that Nix was given are looked up before Nix asks for them. " +
 				"It makes Nix's walk through a closure a good deal faster where the upstream is far; see docs/metadata.md.",
 		},
@@ -175,7 +189,7 @@ func settings(c *Config) []setting {
 				"There is no QUIC then, and holes in NATs are seldom punched; an allow-list usually serves better.",
 		},
 		{
-			name: "p2p.upload_limit", value: rate(&c.P2P.UploadLimit, 64<<10),
+			name: "p2p.upload_limit", live: true, value: rate(&c.P2P.UploadLimit, minRate),
 			doc: "How much is sent to peers in a second, in all, such as `10MiB/s`. It is shared out evenly among the peers that are being served, however many streams each has. " +
 				"What encryption and the protocols below add is not counted.",
 		},
@@ -193,36 +207,36 @@ func settings(c *Config) []setting {
 			doc: "How much one connection may carry in each direction where `relay.data` is on; it lasts an hour at most. At least `16MiB`. Who needs more connects again.",
 		},
 		{
-			name: "share.public_keys", value: list(&c.Share.PublicKeys, checkPublicKey),
+			name: "share.public_keys", live: true, value: list(&c.Share.PublicKeys, checkPublicKey),
 			doc: "Only paths with a valid signature of one of these keys leave the machine, and only these are asked of strangers. " +
 				"Apart from `trust.public_keys`: trusting a company's key must not publish its builds. " +
 				"Any other key than that of cache.nixos.org needs a named `network`.",
 		},
 		{
-			name: "share.exclude", value: list(&c.Share.Exclude, checkGlob),
+			name: "share.exclude", live: true, value: list(&c.Share.Exclude, checkGlob),
 			doc: "Patterns of names (what follows the hash part) that never leave the machine, such as `linux-firmware-*`.",
 		},
 		{
-			name: "share.max_nar_size", value: size(&c.Share.MaxNARSize),
+			name: "share.max_nar_size", live: true, value: size(&c.Share.MaxNARSize),
 			doc: "The largest NAR that is shared, such as `512MiB`.", unset: "no limit of its own",
 		},
 		{
-			name: "share.announce_budget", value: size(&c.Share.AnnounceBudget),
+			name: "share.announce_budget", live: true, value: size(&c.Share.AnnounceBudget),
 			doc: "How many bytes a day the node may send to tell the public DHT what it holds, such as `50MiB`; 0 for as many as it takes. " +
 				"Where it does not reach for everything, what is worth most is announced: [discovery](discovery.md#announcing) says in which order. " +
 				"In a named network, and on the local one, everything is announced.",
 			unset: "no limit",
 		},
 		{
-			name: "trust.public_keys", value: list(&c.Trust.PublicKeys, checkPublicKey),
+			name: "trust.public_keys", live: true, value: list(&c.Trust.PublicKeys, checkPublicKey),
 			doc: "The keys whose signatures make a record count. List here what Nix's `trusted-public-keys` lists.",
 		},
 		{
-			name: "trust.threshold", value: number(&c.Trust.Threshold, 1, 100),
+			name: "trust.threshold", live: true, value: number(&c.Trust.Threshold, 1, 100),
 			doc: "How many different trusted keys must have signed a record.",
 		},
 		{
-			name: "upstream", value: upstreams{&c.Upstreams},
+			name: "upstream", live: true, value: upstreams{&c.Upstreams},
 			doc: "The HTTP binary caches to ask. In the file each is a table `[[upstream]]`, see below; elsewhere a list of URLs.",
 		},
 		{
@@ -233,6 +247,15 @@ func settings(c *Config) []setting {
 		{
 			name: "fetch.window", value: size(&c.Fetch.Window),
 			doc: "How far one NAR from peers may be ahead of what has been handed on, so that a slow peer does not hold up the others. From `4MiB` to `fetch.memory`, of which it is a part.",
+		},
+		{
+			name: "fetch.download_limit", live: true, value: rate(&c.Fetch.DownloadLimit, minRate),
+			doc: "How much is fetched from peers and upstreams in a second, all together, such as `10MiB/s`. What comes from the local store does not count, nor does metadata. " +
+				"Transfers take turns, so that Nix waits longer for each, but gives up on none. `p2pctl status` shows which limit counts now, and `p2pctl explain` how long it has held up a path.",
+		},
+		{
+			name: "schedule", live: true, value: scheduled{&c.Schedule},
+			doc: "When other limits count. In the file each is a table `[[schedule]]`, see below; elsewhere a list of items such as `mon-fri;08:00-18:00;upload=1MiB/s;download=none`.",
 		},
 		{
 			name: "reuse.enabled", value: boolean(&c.Reuse.Enabled),

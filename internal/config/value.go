@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -269,7 +270,7 @@ func (r rateValue) set(v any) error {
 	case err != nil || !perSecond:
 		return fmt.Errorf("%q: is neither a rate such as \"10MiB/s\" nor \"none\"", s)
 	case n < r.min:
-		return fmt.Errorf("%q: is less than %dKiB/s; sharing is switched off by profile \"consume\"", s, r.min>>10)
+		return fmt.Errorf("%q: is less than %dKiB/s; sharing is switched off by profile \"consume\", and for a while by p2pctl pause", s, r.min>>10)
 	}
 	*r.field = n
 	return nil
@@ -289,35 +290,50 @@ func (r rateValue) kind() string {
 type upstreams struct{ field *[]Upstream }
 
 func (u upstreams) set(v any) error {
-	if _, single := v.(map[string]any); single {
-		return errors.New("is a list of tables: write [[upstream]]")
-	}
-	tables, ok := v.([]any)
-	if !ok || len(tables) > 0 && isText(tables[0]) {
-		urls, err := itemsOf(v)
-		if err != nil {
-			return err
-		}
-		tables = make([]any, len(urls))
-		for i, address := range urls {
-			tables[i] = map[string]any{"url": address}
-		}
-	}
-	if len(tables) > maxItems {
-		return fmt.Errorf("has %d items, more than %d", len(tables), maxItems)
+	tables, err := tablesOf("upstream", v, func(item string) (map[string]any, error) { return map[string]any{"url": item}, nil })
+	if err != nil {
+		return err
 	}
 	parsed := make([]Upstream, len(tables))
-	for i, item := range tables {
-		table, ok := item.(map[string]any)
-		if !ok {
-			return fmt.Errorf("%v: is not a table [[upstream]]", item)
-		}
+	for i, table := range tables {
 		if err := parsed[i].set(table); err != nil {
 			return fmt.Errorf("number %d: %w", i+1, err)
 		}
 	}
 	*u.field = parsed
 	return nil
+}
+
+// tablesOf returns the tables of a list of them that is called name. Where there
+// can be no tables, as in the environment, parse makes one of each item.
+func tablesOf(name string, v any, parse func(item string) (map[string]any, error)) ([]map[string]any, error) {
+	if _, single := v.(map[string]any); single {
+		return nil, fmt.Errorf("is a list of tables: write [[%s]]", name)
+	}
+	list, ok := v.([]any)
+	if !ok || len(list) > 0 && isText(list[0]) {
+		items, err := itemsOf(v)
+		if err != nil {
+			return nil, err
+		}
+		tables := make([]map[string]any, len(items))
+		for i, item := range items {
+			if tables[i], err = parse(item); err != nil {
+				return nil, fmt.Errorf("%q: %w", item, err)
+			}
+		}
+		return tables, nil
+	}
+	if len(list) > maxItems {
+		return nil, fmt.Errorf("has %d items, more than %d", len(list), maxItems)
+	}
+	tables := make([]map[string]any, len(list))
+	for i, item := range list {
+		if tables[i], ok = item.(map[string]any); !ok {
+			return nil, fmt.Errorf("%v: is not a table [[%s]]", item, name)
+		}
+	}
+	return tables, nil
 }
 
 func isText(v any) bool {
@@ -346,16 +362,16 @@ func (a addressValue) set(v any) error {
 func (a addressValue) texts() []string { return []string{*a.field} }
 func (a addressValue) kind() string    { return "text" }
 
-// upstreamKey is one key of an [[upstream]] table.
-type upstreamKey struct {
+// tableKey is one key of a table in a list of them.
+type tableKey struct {
 	name string
 	value
 	doc string
 }
 
 // keys returns the keys of an [[upstream]] table, bound to the fields of u.
-func (u *Upstream) keys() []upstreamKey {
-	return []upstreamKey{
+func (u *Upstream) keys() []tableKey {
+	return []tableKey{
 		{"url", addressValue{&u.URL}, "The cache's http or https URL. It may hold a user name and password."},
 		{
 			"priority", number(&u.Priority, 0, 1000),
@@ -391,7 +407,17 @@ func (u *Upstream) keys() []upstreamKey {
 // set reads the keys of one [[upstream]] table.
 func (u *Upstream) set(table map[string]any) error {
 	u.Priority = upstreamPriority
-	keys := u.keys()
+	if err := setKeys(u.keys(), table); err != nil {
+		return err
+	}
+	if u.URL == "" {
+		return errors.New("url is missing")
+	}
+	return nil
+}
+
+// setKeys reads the keys of a table.
+func setKeys(keys []tableKey, table map[string]any) error {
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = key.name
@@ -405,10 +431,18 @@ func (u *Upstream) set(table map[string]any) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if u.URL == "" {
-		return errors.New("url is missing")
-	}
 	return nil
+}
+
+func (u upstreams) same(other value) bool {
+	o, ok := other.(upstreams)
+	return ok && reflect.DeepEqual(*u.field, *o.field)
+}
+
+func (u upstreams) take(other value) {
+	if o, ok := other.(upstreams); ok {
+		*u.field = slices.Clone(*o.field)
+	}
 }
 
 func (u upstreams) texts() []string {

@@ -60,6 +60,8 @@ type Status struct {
 	Upstreams []UpstreamStatus  `json:"upstreams"`
 	// Sharing says whether the owner has paused it.
 	Sharing Sharing `json:"sharing"`
+	// Limits is absent where nothing is limited at any time.
+	Limits *Limits `json:"limits,omitempty"`
 	// P2P is absent in profile off.
 	P2P *P2PStatus `json:"p2p,omitempty"`
 }
@@ -77,6 +79,18 @@ type Reloaded struct {
 	// Applied are the keys that count now, Restart those that need a restart.
 	Applied []string `json:"applied"`
 	Restart []string `json:"restart"`
+	// Note says why something that could change needs a restart all the same, or "".
+	Note string `json:"note,omitempty"`
+}
+
+// Limits are those that count now, in bytes per second; 0 is none.
+type Limits struct {
+	Upload   int64 `json:"upload"`
+	Download int64 `json:"download"`
+	// Schedule is the entry of the schedule that says so, where one does, and Until
+	// when others will count.
+	Schedule string    `json:"schedule,omitempty"`
+	Until    time.Time `json:"until,omitzero"`
 }
 
 // StoreStatus says where the node's paths are.
