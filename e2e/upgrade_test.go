@@ -83,6 +83,13 @@ func TestAnUpgradeTransfersOnlyWhatChanged(t *testing.T) {
 	if fetched[1] > size[1]/20 || fetched[1]+reused[1] < size[1] {
 		t.Errorf("the second release: %d of %d bytes were fetched, %d reused", fetched[1], size[1], reused[1])
 	}
+	// Of what nobody has a record, nothing is foreseen.
+	nowhere := "/nix/store/" + strings.Repeat("0", 32) + "-nowhere"
+	for _, command := range []string{"upgrade-plan", "health"} {
+		if out, err := consumer.Ctl(command, nowhere); err == nil || !strings.Contains(err.Error(), "exit status 4") || !strings.Contains(err.Error(), "explain "+nowhere) {
+			t.Errorf("%s of a path that is nowhere: %v\n%s", command, err, out)
+		}
+	}
 	told, err := consumer.Ctl("explain", releases[1].Records[0].StorePath.String())
 	if err != nil || !strings.Contains(told, "from other paths of the store") {
 		t.Errorf("explain does not tell of the saving: %v\n%s", err, told)

@@ -38,7 +38,7 @@ func (n node) health(ctx context.Context, path nix.StorePath) (h *control.Health
 		info, askable, err := n.substituter.Lookup(ctx, path.HashPart())
 		switch {
 		case errors.Is(err, narstore.ErrNotFound), errors.Is(err, substituter.ErrUnknown):
-			h.Problem = errNoNarinfo.Message
+			h.Problem, h.NotFound = errNoNarinfo.Message, true
 			return h, nil
 		case err != nil:
 			h.Problem = err.Error()

@@ -42,7 +42,7 @@ func (n node) cost(ctx context.Context, path nix.StorePath) (c *control.UpgradeP
 	info, strangers, err := n.substituter.Lookup(ctx, path.HashPart())
 	switch {
 	case errors.Is(err, narstore.ErrNotFound), errors.Is(err, substituter.ErrUnknown):
-		c.Problem = errNoNarinfo.Message
+		c.Problem, c.NotFound = errNoNarinfo.Message, true
 		return c, nil
 	case err != nil:
 		c.Problem = err.Error()

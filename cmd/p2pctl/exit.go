@@ -38,6 +38,14 @@ var errNotFound = errors.New("not found")
 // errCorrupt says that a NAR is not the one that its record describes.
 var errCorrupt = errors.New("corrupt")
 
+// advice is an error with what may be done about it.
+type advice struct {
+	error
+	hint string
+}
+
+func (a advice) Unwrap() error { return a.error }
+
 func exitCode(err error) int {
 	var usage usageError
 	var refusal *control.Error
@@ -61,7 +69,10 @@ func exitCode(err error) int {
 func hintFor(cmd *cobra.Command, err error) string {
 	var usage usageError
 	var refusal *control.Error
+	var advised advice
 	switch {
+	case errors.As(err, &advised):
+		return advised.hint
 	case errors.As(err, &usage):
 		return "see " + cmd.CommandPath() + " --help"
 	case errors.Is(err, control.ErrUnreachable):

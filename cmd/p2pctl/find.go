@@ -77,7 +77,8 @@ func findAll(cmd *cobra.Command, o *options, targets []string, timeout time.Dura
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("no provider of %s: %w", strings.Join(missing, ", "), errNotFound)
+		err := fmt.Errorf("no provider of %s: %w", strings.Join(missing, ", "), errNotFound)
+		return advice{err, "p2pctl status tells how many peers are connected, p2pctl explain PATH what upstreams say of a path"}
 	}
 	return nil
 }

@@ -38,7 +38,8 @@ func newHealth(o *options) *cobra.Command {
 			"who would still have it if the cache were gone? A PATH may be a link into the store,\n" +
 			"such as a profile or a result; without any it is " + systemLink + ".\n\n" +
 			"Connected peers are asked and the DHT is searched, a few seconds for each path. A\n" +
-			"search finds about 20 peers at most. Strangers are asked about public paths only.",
+			"search finds about 20 peers at most. Strangers are asked about public paths only.\n" +
+			"Where nobody has a record of some path the exit code is 4.",
 		Example:           "  p2pctl health\n  p2pctl health ~/.nix-profile --all",
 		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,14 +51,12 @@ func newHealth(o *options) *cobra.Command {
 				return err
 			}
 			h := &health{Paths: []*control.HealthPath{}}
-			progress := newCounter(cmd.ErrOrStderr(), o.json, "paths")
-			err = o.client().Health(cmd.Context(), paths, alone, func(p *control.HealthPath) error {
-				h.add(p)
-				return progress.Add(1)
+			err = countPaths(cmd, o, func(count func() error) error {
+				return o.client().Health(cmd.Context(), paths, alone, func(p *control.HealthPath) error {
+					h.add(p)
+					return count()
+				})
 			})
-			if progressErr := progress.Close(); err == nil {
-				err = progressErr
-			}
 			if err != nil {
 				return err
 			}
@@ -65,9 +64,14 @@ func newHealth(o *options) *cobra.Command {
 				return cmp.Or(cmp.Compare(a.Providers, b.Providers), cmp.Compare(b.NARSize, a.NARSize), cmp.Compare(a.StorePath, b.StorePath))
 			})
 			if o.json {
-				return printJSON(cmd.OutOrStdout(), h)
+				err = printJSON(cmd.OutOrStdout(), h)
+			} else {
+				err = h.print(cmd.OutOrStdout(), all)
 			}
-			return h.print(cmd.OutOrStdout(), all)
+			if err != nil {
+				return err
+			}
+			return recordless(h.notFound())
 		},
 	}
 	c.Flags().BoolVar(&alone, "alone", false, "leave out what the paths refer to")
@@ -114,6 +118,16 @@ func (h *health) add(p *control.HealthPath) {
 	}
 }
 
+// notFound returns the paths of which nobody has a record.
+func (h *health) notFound() (paths []string) {
+	for _, p := range h.Paths {
+		if p.NotFound {
+			paths = append(paths, p.StorePath)
+		}
+	}
+	return paths
+}
+
 // rarest is how many paths are listed without --all.
 const rarest = 20
 
@@ -133,7 +147,11 @@ func (h *health) print(w io.Writer, all bool) error {
 		if p.Present {
 			here = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", providers, explain.Size(p.NARSize), here, printable(p.StorePath), printable(p.Problem))
+		size := explain.Size(p.NARSize)
+		if p.NotFound {
+			size = "-"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", providers, size, here, printable(p.StorePath), printable(p.Problem))
 	}
 	if err := t.Flush(); err != nil {
 		return err

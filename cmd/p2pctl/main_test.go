@@ -258,11 +258,20 @@ func (n node) Withdraw(ctx context.Context, paths []nix.StorePath) []error {
 	return n.Provide(ctx, paths)
 }
 
+// unrecorded is the name of paths of which nobody has a record.
+const unrecorded = "unrecorded"
+
 // UpgradePlan knows three paths of a closure, of which one is there and one is
 // nowhere else, and their names are somebody else's.
 func (node) UpgradePlan(_ context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.UpgradePath, error] {
 	return func(yield func(*control.UpgradePath, error) bool) {
 		for _, path := range paths {
+			if path.Name() == unrecorded {
+				if !yield(&control.UpgradePath{StorePath: path.String(), NotFound: true, Problem: "nobody has a narinfo of it"}, nil) {
+					return
+				}
+				continue
+			}
 			if path.HashPart().String() != sharedPart {
 				yield(nil, &control.Error{Status: http.StatusConflict, Message: "this node takes nothing from its store", Hint: "enable it"})
 				return
@@ -337,6 +346,10 @@ func (node) Explain(_ context.Context, target control.Target) (*explain.Path, er
 // Health knows a closure of two paths.
 func (node) Health(_ context.Context, paths []nix.StorePath, alone bool) iter.Seq2[*control.HealthPath, error] {
 	return func(yield func(*control.HealthPath, error) bool) {
+		if paths[0].Name() == unrecorded {
+			yield(&control.HealthPath{StorePath: paths[0].String(), NotFound: true, Problem: "nobody has a narinfo of it"}, nil)
+			return
+		}
 		more := yield(&control.HealthPath{StorePath: paths[0].String(), NARSize: 2048, Present: true, Providers: 3, LAN: 1}, nil)
 		if more && !alone {
 			yield(&control.HealthPath{StorePath: "/nix/store/" + sharedPart + "-rare", NARSize: 1024, Problem: "strangers are not asked about it"}, nil)

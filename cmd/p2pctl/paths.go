@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -80,8 +81,27 @@ func failures(results []control.PathResult) error {
 	if failed == 0 {
 		return nil
 	}
+	err := fmt.Errorf("%d of %d paths failed", failed, len(results))
 	if failed == absent {
-		return fmt.Errorf("%d of %d paths: %w", failed, len(results), errNotFound)
+		err = fmt.Errorf("%d of %d paths: %w", failed, len(results), errNotFound)
 	}
-	return fmt.Errorf("%d of %d paths failed", failed, len(results))
+	return advice{err, "p2pctl explain PATH tells what is known of a path, and why it is not shared"}
+}
+
+// countPaths shows on a terminal how many paths of a closure have come.
+func countPaths(cmd *cobra.Command, o *options, ask func(count func() error) error) error {
+	progress := newCounter(cmd.ErrOrStderr(), o.json, "paths")
+	err := ask(func() error { return progress.Add(1) })
+	return cmp.Or(err, progress.Close())
+}
+
+// recordless is the error for paths of which nobody has a record, or nil where
+// there are none.
+func recordless(paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	first := printable(paths[0])
+	err := fmt.Errorf("nobody has a record of %s%s: %w", first, unless(len(paths) == 1, fmt.Sprintf(" and %d more", len(paths)-1)), errNotFound)
+	return advice{err, fmt.Sprintf("\"p2pctl explain %s\" tells who was asked, and what was said", first)}
 }

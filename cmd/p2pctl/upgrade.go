@@ -27,7 +27,10 @@ type upgradeTotal struct {
 	Paths int `json:"paths"`
 	// Present counts the paths that are in the store already; what these refer to
 	// is not looked at.
-	Present     int   `json:"present"`
+	Present int `json:"present"`
+	// NotFound counts those of which nobody has a record. They count for nothing
+	// else.
+	NotFound    int   `json:"notFound"`
 	NARSize     int64 `json:"narSize"`
 	BySum       int64 `json:"bySum"`
 	ByMaskedSum int64 `json:"byMaskedSum"`
@@ -44,7 +47,9 @@ func newUpgradePlan(o *options) *cobra.Command {
 			"of store paths (by masked sum), and how many are to be transferred. A PATH of -\n" +
 			"reads paths from standard input, one to a line, such as those of a closure.\n\n" +
 			"It asks for the records of all that is missing, and peers for manifests, and\n" +
-			"fetches no NAR. Upstreams have no manifests: what no peer has counts in full.",
+			"fetches no NAR. Upstreams have no manifests: what no peer has counts in full. Where\n" +
+			"nobody has a record of some path the exit code is 4, and the sums are too low.",
+		Example:           "  p2pctl upgrade-plan /nix/store/…-nixos-system\n  p2pctl upgrade-plan --alone - < paths",
 		Args:              usage(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,16 +58,27 @@ func newUpgradePlan(o *options) *cobra.Command {
 				return err
 			}
 			plan := &upgradePlan{Paths: []*control.UpgradePath{}}
-			if err := o.client().UpgradePlan(cmd.Context(), paths, alone, plan.add); err != nil {
+			err = countPaths(cmd, o, func(count func() error) error {
+				return o.client().UpgradePlan(cmd.Context(), paths, alone, func(p *control.UpgradePath) error {
+					plan.add(p)
+					return count()
+				})
+			})
+			if err != nil {
 				return err
 			}
 			slices.SortStableFunc(plan.Paths, func(a, b *control.UpgradePath) int {
 				return cmp.Or(cmp.Compare(b.Transfer, a.Transfer), cmp.Compare(a.StorePath, b.StorePath))
 			})
 			if o.json {
-				return printJSON(cmd.OutOrStdout(), plan)
+				err = printJSON(cmd.OutOrStdout(), plan)
+			} else {
+				err = plan.print(cmd.OutOrStdout())
 			}
-			return plan.print(cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			return recordless(plan.notFound())
 		},
 	}
 	c.Flags().BoolVar(&alone, "alone", false, "leave out what the paths refer to")
@@ -90,19 +106,32 @@ func readPaths(r io.Reader, args []string) ([]nix.StorePath, error) {
 	return parsePaths(texts)
 }
 
-func (p *upgradePlan) add(path *control.UpgradePath) error {
+func (p *upgradePlan) add(path *control.UpgradePath) {
 	if path.Present {
 		p.Total.Present++
-		return nil
+		return
 	}
 	p.Paths = append(p.Paths, path)
 	t := &p.Total
+	if path.NotFound {
+		t.NotFound++
+		return
+	}
 	t.Paths++
 	t.NARSize += path.NARSize
 	t.BySum += path.BySum
 	t.ByMaskedSum += path.ByMaskedSum
 	t.Transfer += path.Transfer
-	return nil
+}
+
+// notFound returns the paths of which nobody has a record.
+func (p *upgradePlan) notFound() (paths []string) {
+	for _, path := range p.Paths {
+		if path.NotFound {
+			paths = append(paths, path.StorePath)
+		}
+	}
+	return paths
 }
 
 func (p *upgradePlan) print(w io.Writer) error {
@@ -116,6 +145,10 @@ func (p *upgradePlan) print(w io.Writer) error {
 		if parsed, err := nix.ParseStorePath(name); err == nil {
 			name = parsed.Name()
 		}
+		if path.NotFound {
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t%s\n", printable(name), printable(path.Problem))
+			continue
+		}
 		row(printable(name), path.NARSize, path.BySum, path.ByMaskedSum, path.Transfer, printable(path.Problem))
 	}
 	total := &p.Total
@@ -123,6 +156,10 @@ func (p *upgradePlan) print(w io.Writer) error {
 	if total.NARSize > 0 {
 		share = fmt.Sprintf("%.1f %%", 100*float64(total.Transfer)/float64(total.NARSize))
 	}
-	row(fmt.Sprintf("%d to fetch, %d are there", total.Paths, total.Present), total.NARSize, total.BySum, total.ByMaskedSum, total.Transfer, share)
+	counts := fmt.Sprintf("%d to fetch, %d are there", total.Paths, total.Present)
+	if total.NotFound > 0 {
+		counts += fmt.Sprintf(", %d not found", total.NotFound)
+	}
+	row(counts, total.NARSize, total.BySum, total.ByMaskedSum, total.Transfer, share)
 	return t.Flush()
 }

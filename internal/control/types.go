@@ -302,6 +302,9 @@ type UpgradePath struct {
 	NARSize   int64  `json:"narSize"`
 	// Present is true if the store has the path, so that nothing is to be fetched.
 	Present bool `json:"present,omitempty"`
+	// NotFound is true if nobody has a record of the path, so that nothing is known
+	// of its size and of what it refers to.
+	NotFound bool `json:"notFound,omitempty"`
 	// BySum lies in other paths of the store as it is, ByMaskedSum but for the
 	// hash parts of store paths.
 	BySum       int64 `json:"bySum"`
@@ -319,6 +322,9 @@ type HealthPath struct {
 	NARSize   int64  `json:"narSize"`
 	// Present is true if the store has the path.
 	Present bool `json:"present,omitempty"`
+	// NotFound is true if nobody has a record of the path, so that it is not known
+	// whom to ask for what, nor what it refers to.
+	NotFound bool `json:"notFound,omitempty"`
 	// Providers counts the peers that say they have it, or of which the DHT says so:
 	// about 20 are as many as a lookup finds. LAN counts those on the local network.
 	Providers int `json:"providers"`
