@@ -32,7 +32,8 @@ func newConfigShow(o *options) *cobra.Command {
 		Long: "Show what the daemon runs with, and where each value comes from: the file, a\n" +
 			"variable of the environment, a flag, or the defaults. A KEY may be the name of a\n" +
 			"table, for all that is in it.",
-		Example: "  p2pctl config show --changed\n  p2pctl config show p2p upstream",
+		Example:           "  p2pctl config show --changed\n  p2pctl config show p2p upstream",
+		ValidArgsFunction: completeKeys,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			cfg, err := o.client().Config(cmd.Context())
 			if err != nil {
@@ -100,7 +101,8 @@ func newConfigCheck() *cobra.Command {
 		Long: "Check a configuration file, or the one that nar-p2pd would read here, as the\n" +
 			"daemon does at its start. \"nar-p2pd --check\" looks at the files that the settings\n" +
 			"name too.",
-		Args: usage(cobra.MaximumNArgs(1)),
+		Args:              usage(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: once(completeFiles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 			config.AddFlags(flags)

@@ -48,7 +48,7 @@ func newPeersPing(o *options) *cobra.Command {
 		Use:               "ping PEER",
 		Short:             "measure round trips to a peer",
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: o.completePeers,
+		ValidArgsFunction: once(o.completePeers),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := parsePeer(args[0])
 			switch {
@@ -112,7 +112,7 @@ func newPeersBan(o *options) *cobra.Command {
 		Long:              "Disconnect from a peer, and neither dial nor admit it again, also after a restart.\nOther peers are not told.",
 		Example:           "  p2pctl peers ban 12D3KooW... --for 24h",
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: o.completePeers,
+		ValidArgsFunction: once(o.completePeers),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := parsePeer(args[0])
 			switch {
@@ -145,9 +145,10 @@ func untilText(b control.Ban) string {
 
 func newPeersUnban(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "unban PEER",
-		Short: "take a ban back",
-		Args:  usage(cobra.ExactArgs(1)),
+		Use:               "unban PEER",
+		Short:             "take a ban back",
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(o.completeBanned),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := parsePeer(args[0])
 			if err != nil {
@@ -196,10 +197,7 @@ func parsePeer(text string) (*peer.AddrInfo, error) {
 
 // completePeers completes the IDs of connected peers, those that speak nar-p2p
 // first.
-func (o *options) completePeers(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+func (o *options) completePeers(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	peers, err := o.client().Peers(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
@@ -214,4 +212,17 @@ func (o *options) completePeers(cmd *cobra.Command, args []string, _ string) ([]
 		}
 	}
 	return append(speaking, others...), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeBanned completes the IDs of banned peers.
+func (o *options) completeBanned(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	bans, err := o.client().Bans(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var found []cobra.Completion
+	for _, b := range bans {
+		found = append(found, cobra.CompletionWithDesc(b.Peer, untilText(b)))
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
 }

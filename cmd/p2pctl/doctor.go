@@ -57,6 +57,7 @@ func newDoctor(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&path, "path", "", "the store path, or hash part, to fetch as a test (default a small one that this node shares)")
+	completeFlag(c, "path", completePaths)
 	return c
 }
 

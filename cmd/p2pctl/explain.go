@@ -21,7 +21,7 @@ func newExplain(o *options) *cobra.Command {
 			"signatures are worth, which peers hold it, and where it came from the last time.\n\n" +
 			"To find out it asks every upstream, and those peers that a fetch would ask.",
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: completePaths,
+		ValidArgsFunction: once(completePaths),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if target, err := control.ParseTarget(args[0]); err != nil || target.IsHash {
 				return usageError{fmt.Errorf("%.80q is no store path and no hash part of one", args[0])}

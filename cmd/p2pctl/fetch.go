@@ -45,7 +45,7 @@ func newFetch(o *options) *cobra.Command {
 			"right; with -o - the bytes go to standard output as they come, and the exit code\n" +
 			"tells.",
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: completePaths,
+		ValidArgsFunction: once(completePaths),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			part, err := to.check(args[0], o.json)
 			if err != nil {
@@ -56,6 +56,8 @@ func newFetch(o *options) *cobra.Command {
 	}
 	c.Flags().StringVarP(&to.file, "output", "o", "", "write the NAR to this file, - for standard output")
 	c.Flags().StringVar(&to.unpack, "unpack", "", "unpack the NAR to this new directory (or file, where it is of one)")
+	completeFlag(c, "output", completeFiles)
+	completeFlag(c, "unpack", completeFiles)
 	return c
 }
 

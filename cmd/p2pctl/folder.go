@@ -29,6 +29,7 @@ type folder struct {
 func (f *folder) addFlags(c *cobra.Command) {
 	c.Flags().BoolVar(&f.write, "write", false, "write config.toml and the key, where there are none yet")
 	c.Flags().StringVar(&f.dir, "dir", "", "the folder for them (default /etc/nar-p2p for root, else nar-p2p in $XDG_CONFIG_HOME or ~/.config)")
+	completeFlag(c, "dir", completeFiles)
 }
 
 // networkResult is the JSON of network create, join and show.

@@ -41,7 +41,7 @@ func newHealth(o *options) *cobra.Command {
 			"search finds about 20 peers at most. Strangers are asked about public paths only.\n" +
 			"Where nobody has a record of some path the exit code is 4.",
 		Example:           "  p2pctl health\n  p2pctl health ~/.nix-profile --all",
-		ValidArgsFunction: completePaths,
+		ValidArgsFunction: completeLinks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{systemLink}

@@ -72,6 +72,7 @@ func newKeyGenerate(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&file, "out", "", "write the secret key to this new file (default NAME.secret)")
+	completeFlag(c, "out", completeFiles)
 	return c
 }
 
@@ -82,7 +83,8 @@ func newKeyShow(o *options) *cobra.Command {
 		Long: "Show the public key that belongs to the secret key in FILE, as it stands in\n" +
 			"Nix's trusted-public-keys and in nar-p2pd's trust.public_keys and\n" +
 			"share.public_keys. nar-p2pd is not needed.",
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(completeFiles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := readKey(cmd, args[0])
 			if err != nil {

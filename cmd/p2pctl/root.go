@@ -40,9 +40,12 @@ func newRoot() *cobra.Command {
 			return usageError{fmt.Errorf("no command: try %q or %q", "p2pctl status", "p2pctl --help")}
 		},
 	}
+	// Files are completed where some are wanted.
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetVersionTemplate("p2pctl {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
+	completeFlag(root, "socket", completeFiles)
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	root.AddCommand(
 		newStatus(o), newDoctor(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newHealth(o), newFetch(o),

@@ -88,6 +88,8 @@ func newSign(o *options) *cobra.Command {
 	}
 	c.Flags().StringVar(&s.key, "key", "", "the file with the secret key")
 	c.Flags().StringVar(&s.store, "store", nix.StoreDir, "where the files of the store are")
+	completeFlag(c, "key", completeFiles)
+	completeFlag(c, "store", completeFiles)
 	return c
 }
 

@@ -19,6 +19,16 @@ type Effective struct {
 	Origin string `json:"origin"`
 }
 
+// Keys returns the names of all keys, in the order of the documentation.
+func Keys() []string {
+	table := settings(defaults())
+	names := make([]string, len(table))
+	for i, s := range table {
+		names[i] = s.name
+	}
+	return names
+}
+
 // Effective returns all keys in the order of the documentation.
 func (c *Config) Effective() []Effective {
 	table := settings(c)
