@@ -38,6 +38,7 @@ func TestInstall(t *testing.T) {
 	prefix := install(t, "linux", "")
 	for _, file := range []string{
 		"bin/nar-p2pd", "bin/p2pctl", "share/man/man8/nar-p2pd.8", "share/man/man1/p2pctl-status.1",
+		"share/man/man5/nar-p2p.toml.5",
 		"share/bash-completion/completions/p2pctl", "share/zsh/site-functions/_p2pctl",
 		"share/fish/vendor_completions.d/p2pctl.fish", "lib/sysusers.d/nar-p2p.conf",
 	} {

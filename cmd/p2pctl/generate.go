@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
@@ -38,7 +40,11 @@ func writeManPages(root *cobra.Command, dir string) error {
 		return err
 	}
 	header.Section = "8"
-	return doc.GenManTree(daemonCommand(), &header, dir)
+	if err := doc.GenManTree(daemonCommand(), &header, dir); err != nil {
+		return err
+	}
+	title := fmt.Sprintf("%% \"NAR-P2P.TOML\" \"5\" \"\" %q %q\n", header.Source, header.Manual)
+	return os.WriteFile(filepath.Join(dir, "nar-p2p.toml.5"), md2man.Render([]byte(title+config.Manual())), 0o644)
 }
 
 // daemonCommand is nar-p2pd as if it were a command of this program.
@@ -51,7 +57,7 @@ func daemonCommand() *cobra.Command {
 			"its owner allows. p2pctl(1) asks it how it is and tells it what to do.\n\n" +
 			"It needs no configuration. Settings come from a TOML file, variables of the\n" +
 			"environment and these flags; the key of a flag is its name with dots for some of\n" +
-			"the dashes, and \"p2pctl config show\" lists them. SIGTERM and SIGINT end it once\n" +
+			"the dashes, and nar-p2p.toml(5) describes them. SIGTERM and SIGINT end it once\n" +
 			"transfers have finished, a second one at once.",
 		Example:           "  nar-p2pd --profile=consume\n  nar-p2pd --check --config=/etc/nar-p2p/config.toml",
 		DisableAutoGenTag: true,

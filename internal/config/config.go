@@ -89,7 +89,7 @@ type Config struct {
 	// Schedule says when other limits count.
 	Schedule []schedule.Entry
 	Reuse    Reuse
-	Control     Control
+	Control  Control
 
 	// File is the TOML file that was read, or "".
 	File string

@@ -1,36 +1,10 @@
 package config
 
 import (
-	"flag"
 	"fmt"
-	"os"
+	"regexp"
 	"strings"
-	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
-
-//go:generate go test -run=TestDocumentation -update .
-
-var update = flag.Bool("update", false, "rewrite docs/configuration.md")
-
-// TestDocumentation holds docs/configuration.md to the table of settings.
-func TestDocumentation(t *testing.T) {
-	const file = "../../docs/configuration.md"
-	want := documentation()
-	if *update {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("docs/configuration.md is out of date, run go generate ./internal/config (-want +got):\n%s", diff)
-	}
-}
 
 const introduction = `<!-- Generated from internal/config/settings.go by "go generate ./internal/config". -->
 # Configuration
@@ -106,7 +80,8 @@ upload = "none"
 | --- | --- |
 `
 
-func documentation() string {
+// Reference describes every key, in Markdown: docs/configuration.md.
+func Reference() string {
 	var b strings.Builder
 	b.WriteString(introduction)
 	table := ""
@@ -137,6 +112,22 @@ func documentation() string {
 		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
 	}
 	return text
+}
+
+// manualHead and manualTail stand around what Reference says.
+const (
+	manualHead = "# NAME\n\nnar-p2p.toml - settings of nar-p2pd\n\n# DESCRIPTION\n\n"
+	manualTail = "\n# SEE ALSO\n\n**nar-p2pd**(8), **p2pctl-config**(1), **p2pctl-config-check**(1)\n"
+)
+
+// link is one of Markdown, to another document.
+var link = regexp.MustCompile(`\[[^\]]*\]\(([^)#]*)[^)]*\)`)
+
+// Manual is Reference as the Markdown of a man page, nar-p2p.toml(5).
+func Manual() string {
+	_, text, _ := strings.Cut(Reference(), "\n# Configuration\n\n")
+	text = link.ReplaceAllString(text, "docs/$1")
+	return manualHead + strings.Replace(text, "\n### ", "\n# KEYS\n\n### ", 1) + manualTail
 }
 
 func defaultText(s setting) string {
