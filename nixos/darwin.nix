@@ -4,13 +4,14 @@
 
 let
   cfg = config.services.nar-p2pd;
+  inherit (import ./substituter.nix lib cfg.settings.substituter) url;
 in
 {
   imports = [ ./options.nix ];
 
   config = lib.mkIf cfg.enable {
     nix.settings = lib.mkIf cfg.addToSubstituters {
-      substituters = lib.mkBefore [ "http://${cfg.settings.substituter.listen}" ];
+      substituters = lib.mkBefore [ url ];
       fallback = lib.mkDefault true;
       connect-timeout = lib.mkDefault 5;
       narinfo-cache-negative-ttl = lib.mkDefault 60;

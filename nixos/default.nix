@@ -1,2 +1,2 @@
-# For those without flakes: nix-build nixos
+# The package, where there is no flake.
 { pkgs ? import <nixpkgs> { } }: pkgs.callPackage ./package.nix { }

@@ -7,7 +7,7 @@ let
 
   cfg = config.services.nar-p2pd;
   settings = cfg.settings;
-  url = "http://${settings.substituter.listen}";
+  inherit (import ./substituter.nix lib settings.substituter) url asked;
 
   # portsOf lists the ports of one protocol among the addresses for peers.
   portsOf = protocol: lib.unique (lib.concatMap
@@ -16,21 +16,20 @@ let
       in lib.optional (port != null) (lib.toInt (builtins.head port)))
     settings.p2p.listen);
 
-  # priorityOf is what Nix sorts a substituter by, as far as its URL or its name tells;
-  # else null.
-  priorityOf = substituter:
-    let set = builtins.match ".*[?&]priority=([0-9]+).*" substituter;
-    in
-    if set != null then lib.toInt (builtins.head set)
-    else if lib.hasPrefix "https://cache.nixos.org" substituter then 40
-    else null;
-
-  others = lib.filter (s: s != url) (config.nix.settings.substituters or [ ]);
-  preferred = lib.filter (s: let p = priorityOf s; in p != null && p < settings.substituter.priority) others;
+  substituters = config.nix.settings.substituters or [ ];
+  first = asked substituters;
 
   cacheKey = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
   ownKeys = lib.filter (key: key != cacheKey) (if settings.share.public_keys == null then [ ] else settings.share.public_keys);
   network = if settings.network == null then "public" else settings.network;
+
+  # secrets are the files with secrets that settings name; unpassed are those of
+  # credentials that there are not.
+  secrets = lib.filter (file: file != null) ([ settings.p2p.psk_file ]
+    ++ lib.concatMap (u: [ (u.netrc or null) (u.token_file or null) ]) (settings.upstream or [ ]));
+  passed = map (name: "/run/credentials/nar-p2pd.service/${name}") (lib.attrNames cfg.credentials);
+  unpassed = lib.filter (file: lib.hasPrefix "/run/credentials/nar-p2pd.service/" file && !lib.elem file passed) secrets;
+  inStore = lib.filter (lib.hasPrefix builtins.storeDir) secrets;
 in
 {
   imports = [ ./options.nix ];
@@ -90,13 +89,20 @@ in
         message = "services.nar-p2pd.settings: state_dir and control.socket are /var/lib/nar-p2p and /run/nar-p2p/control.sock, which the unit makes";
       }
       {
-        assertion = settings.p2p.psk_file == null || !lib.hasPrefix builtins.storeDir settings.p2p.psk_file;
-        message = "services.nar-p2pd.settings.p2p.psk_file is in the Nix store, which everybody can read: use credentials";
+        assertion = inStore == [ ];
+        message = "services.nar-p2pd.settings: ${toString inStore} is in the Nix store, which everybody can read: use credentials";
+      }
+      {
+        assertion = unpassed == [ ];
+        message = "services.nar-p2pd.settings: ${toString unpassed} would not be there: name it in credentials";
       }
     ];
 
-    warnings = lib.optional (cfg.addToSubstituters && preferred != [ ])
-      "services.nar-p2pd: Nix asks ${toString preferred} first, because of a lower priority than settings.substituter.priority = ${toString settings.substituter.priority}; peers are then asked only for what is not there";
+    warnings =
+      lib.optional (cfg.addToSubstituters && !lib.elem url substituters)
+        "services.nar-p2pd: nix.settings.substituters is set to others by force, so that Nix does not ask ${url}"
+      ++ lib.optional (cfg.addToSubstituters && first != [ ])
+        "services.nar-p2pd: Nix asks ${toString first} first, by its priority or by the order where that is the same; settings.substituter.priority is ${toString settings.substituter.priority}, and peers are then asked only for what is not there";
 
     nix.settings = mkIf cfg.addToSubstituters {
       substituters = lib.mkBefore [ url ];

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,26 +28,31 @@ func TestParse(t *testing.T) {
 		t.Fatalf("no files of Nix: %v", err)
 	}
 	for _, bin := range versions(t) {
-		run(t, bin, append([]string{"--parse", "../flake.nix"}, files...)...)
+		run(t, bin, append([]string{"--parse", "../flake.nix", "../default.nix", "../shell.nix"}, files...)...)
 	}
 }
 
 // TestModule wants every version of Nix to find no failure among the cases of
-// tests/cases.nix, and the daemon to accept the settings that come of them.
+// tests/cases.nix and the profiles of docs/install.md, and the daemon to accept the
+// settings that come of them.
 func TestModule(t *testing.T) {
 	var got struct {
 		Failures []string
 		Settings map[string]map[string]any
 	}
+	dir := profiles(t)
 	for _, bin := range versions(t) {
-		decode(t, run(t, bin, "--eval", "--strict", "--json", "tests"), &got)
+		got.Failures, got.Settings = nil, nil
+		decode(t, run(t, bin, "--eval", "--strict", "--json", "--arg", "profiles", dir, "tests"), &got)
 		if len(got.Failures) > 0 || len(got.Settings) == 0 {
 			t.Errorf("with %s these cases went wrong: %q", bin, got.Failures)
 		}
 	}
 	for name, settings := range got.Settings {
 		if p2p, ok := settings["p2p"].(map[string]any); ok {
-			delete(p2p, "psk_file") // which is only there where the unit runs
+			// These are only there where the unit runs.
+			delete(p2p, "psk_file")
+			delete(p2p, "allow_file")
 		}
 		text, err := toml.Marshal(settings)
 		if err != nil {
@@ -62,6 +68,31 @@ func TestModule(t *testing.T) {
 			t.Errorf("the daemon refuses what case %s makes: %v\n%s%s", name, err, out, text)
 		}
 	}
+}
+
+// profile is one in docs/install.md: it begins with its name in a comment.
+var profile = regexp.MustCompile("(?s)```nix\n# ([a-z ]+)\n(.*?)```")
+
+// profiles returns a folder with the profiles of docs/install.md.
+func profiles(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var names []string
+	for _, match := range profile.FindAllSubmatch(text, -1) {
+		name := string(match[1])
+		names = append(names, name)
+		if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(name, " ", "-")), match[2], 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"laptop", "office", "build farm", "bootstrap and relay"}, names); diff != "" {
+		t.Errorf("profiles in docs/install.md (-want +got):\n%s", diff)
+	}
+	return dir
 }
 
 // TestFlake evaluates what the flake offers.

@@ -10,6 +10,9 @@ let
     default = null;
     inherit description;
   };
+
+  cfg = config.services.nar-p2pd;
+  file = (pkgs.formats.toml { }).generate "nar-p2p.toml" (import ./settings.nix lib cfg.settings);
 in
 {
   options.services.nar-p2pd = {
@@ -58,6 +61,10 @@ in
             "The network to join: `public`, or the name of a private one.";
           role = setting (types.enum [ "node" "infrastructure" ])
             "Whether the node is there for this machine, or to help others connect.";
+          routing = setting (types.enum [ "dht" "delegated" "both" ])
+            "How to find out who provides what: by the DHT, or by asking `routing_endpoints`.";
+          log.level = setting (types.enum [ "debug" "info" "warn" "error" ])
+            "The least severe messages to log.";
           substituter = {
             listen = mkOption {
               type = types.strMatching ".+:[0-9]+";
@@ -81,6 +88,10 @@ in
               ];
               description = "The multiaddrs on which peers reach the node.";
             };
+            bootstrap = setting (types.listOf (types.strMatching "/.+/p2p/[A-Za-z0-9]+"))
+              "Multiaddrs, with peer IDs, of the nodes through which to join the network.";
+            upload_limit = setting (types.strMatching "none|[0-9]+ ?(B|[KMGT]iB)?/s")
+              "How much is sent to peers in a second, in all, such as `10MiB/s`.";
             psk_file = setting types.str
               "A file with the pre-shared key of a named network. Pass it by `credentials`, to keep it out of the store.";
           };
@@ -92,8 +103,21 @@ in
             defaultText = literalExpression "config.nix.settings.trusted-public-keys";
             description = "The keys whose signatures make a record count.";
           };
+          trust.threshold = setting (types.ints.between 1 100)
+            "How many different trusted keys must have signed a record.";
         };
       };
+    };
+
+    checkConfig = mkOption {
+      type = types.bool;
+      default = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+      defaultText = literalExpression "pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform";
+      description = ''
+        Whether the daemon's own check of its settings is part of building the system: a mistake
+        that no type tells then ends the build, in the daemon's words. Files that the settings name
+        are not looked at. To be switched off where `environmentFile` has what is missing.
+      '';
     };
 
     configFile = mkOption {
@@ -105,5 +129,10 @@ in
   };
 
   config.services.nar-p2pd.configFile =
-    (pkgs.formats.toml { }).generate "nar-p2p.toml" (import ./settings.nix lib config.services.nar-p2pd.settings);
+    if !cfg.checkConfig then file
+    else
+      pkgs.runCommand "nar-p2p.toml" { passthru = { inherit file; }; } ''
+        HOME=$PWD ${cfg.package}/bin/p2pctl config check ${file}
+        cp ${file} $out
+      '';
 }

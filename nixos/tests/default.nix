@@ -1,2 +1,2 @@
 # The cases, with the stand-in for the option system.
-import ./cases.nix { lib = import ./lib.nix; }
+{ profiles ? null }: import ./cases.nix { inherit profiles; lib = import ./lib.nix; }

@@ -1,6 +1,6 @@
 # The cases with the library of nixpkgs itself, where it can be had:
-# nix-instantiate --eval --strict --expr 'import nixos/tests/real.nix <nixpkgs/lib>'
-path:
+# nix-instantiate --eval --strict nixos/tests/real.nix -A failures
+{ path ? <nixpkgs/lib>, profiles ? null }:
 
 let
   lib = import path;
@@ -14,6 +14,7 @@ let
   lists = lib.genAttrs [ "assertions" "warnings" ] (_: lib.mkOption { type = lib.types.listOf lib.types.unspecified; default = [ ]; });
 in
 import ./cases.nix {
+  inherit profiles;
   lib = lib // {
     evaluate = module: definitions: (lib.evalModules {
       modules = [

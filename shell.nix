@@ -1,0 +1,2 @@
+# For those without flakes: nix-shell
+import ./nixos/shell.nix
