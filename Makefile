@@ -65,6 +65,10 @@ package-check: ## That two builds are equal, and the Debian package comes and go
 	.ci/deps mmdebstrap
 	.ci/package-check
 
+.PHONY: site
+site: ## The documents as a small site, into bin/site.
+	$(GO) run -C .ci/site . -source '$(CURDIR)' -out '$(CURDIR)/bin/site'
+
 .PHONY: demo
 demo: ## The main job on this machine: a bootstrap node, a provider, a consumer.
 	$(GO) run ./e2e/demo
@@ -79,6 +83,7 @@ check: tidy vet lint generated vendored ## All checks that run no test.
 .PHONY: unit
 unit: ## All tests, end to end ones included, with the race detector.
 	$(GO) test -race -timeout 18m ./...
+	$(GO) test -C .ci/site -count=1 ./...
 
 .PHONY: interop
 interop: $(KUBO) ## With a real node of IPFS, which is built first: that takes minutes.
@@ -95,8 +100,9 @@ tidy:
 
 .PHONY: lint
 lint: $(GOLANGCI)
-	$(GOLANGCI) run ./...
-	$(GOLANGCI) fmt --diff ./...
+	for module in . .ci/site; do \
+	  (cd $$module && $(GOLANGCI) run ./... && $(GOLANGCI) fmt --diff ./...) || exit 1; \
+	done
 
 .PHONY: generate
 generate: $(BUF) $(TOOLS)/protoc-gen-go ## Rewrite the generated files.
