@@ -56,7 +56,7 @@ run: build ## Start the daemon with its defaults.
 VERSION ?= 0.1.0
 
 .PHONY: package
-package: ## What is released, into dist/: archives, .deb, OCI image, SBOM, licences, checksums.
+package: ## What is released, into dist/: archives, .deb, OCI image, SBOM, licences, notes, checksums.
 	$(GO) run -C .ci/package . -source '$(CURDIR)' -out '$(CURDIR)/dist' -version '$(VERSION)' \
 	  -date "$$(git log -1 --format=%ct)" $(PACKAGE_FLAGS)
 
@@ -84,6 +84,7 @@ check: tidy vet lint generated vendored ## All checks that run no test.
 unit: ## All tests, end to end ones included, with the race detector.
 	$(GO) test -race -timeout 18m ./...
 	$(GO) test -C .ci/site -count=1 ./...
+	$(GO) test -C .ci/package -count=1 ./...
 
 .PHONY: interop
 interop: $(KUBO) ## With a real node of IPFS, which is built first: that takes minutes.
@@ -100,7 +101,7 @@ tidy:
 
 .PHONY: lint
 lint: $(GOLANGCI)
-	for module in . .ci/site; do \
+	for module in . .ci/package .ci/site; do \
 	  (cd $$module && $(GOLANGCI) run ./... && $(GOLANGCI) fmt --diff ./...) || exit 1; \
 	done
 

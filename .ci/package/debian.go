@@ -24,7 +24,7 @@ func (r *release) debian(context.Context) error {
 		}
 		info := nfpm.WithDefaults(&nfpm.Info{
 			Name: "nar-p2p", Arch: t.arch, Platform: "linux", Version: r.version, VersionSchema: "none",
-			Section: "net", Priority: "optional", Maintainer: "nar-p2p <nar-p2p@localhost>", License: "MIT",
+			Section: "net", Priority: "optional", Maintainer: r.maintainer, License: "MIT",
 			Homepage:    "https://github.com/nar-p2p/nar-p2p",
 			Description: "peer-to-peer binary cache for Nix\nA substituter on localhost that fetches store paths from other machines.",
 			MTime:       r.date,

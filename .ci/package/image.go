@@ -26,7 +26,7 @@ const user = "65532:65532"
 // image makes an OCI image layout with an image for each architecture of Linux.
 func (r *release) image(context.Context) error {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, t := range targets {
+	for _, t := range r.targets {
 		if t.os != "linux" {
 			continue
 		}

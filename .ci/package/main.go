@@ -1,7 +1,7 @@
 // Command package makes what is released, into a folder: static programs for Linux
 // and macOS on amd64 and arm64, archives of them with their man pages and units,
 // packages for Debian, an OCI image layout, an SBOM, the licences of all that went
-// in, and checksums. The same commit makes the same bytes on every machine that has
+// in, release notes, and checksums. The same commit makes the same bytes on every machine that has
 // the same Go; but for the OCI image, which has the CA certificates of the machine.
 package main
 
@@ -27,8 +27,11 @@ type release struct {
 	// source is the module's folder, out where everything goes.
 	source, out string
 	version     string
+	// maintainer is whom Debian's package names, as "Name <address>".
+	maintainer string
 	// date is that of the commit. No file has another.
-	date time.Time
+	date    time.Time
+	targets []target
 	// stages are the installed trees, one for each target.
 	stages map[target]string
 }
@@ -38,25 +41,32 @@ type target struct{ os, arch string }
 
 func (t target) String() string { return t.os + "_" + t.arch }
 
-var targets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}}
+var allTargets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "package:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
-	source := flag.String("source", ".", "the module's folder")
-	out := flag.String("out", "dist", "where to put everything; what is there is removed")
-	version := flag.String("version", "", "the version, such as 1.2.3")
-	date := flag.Int64("date", 0, "the commit's date, in seconds since 1970")
-	native := flag.Bool("native", false, "only for this machine")
-	flag.Parse()
-	r := &release{version: *version, date: time.Unix(*date, 0).UTC(), stages: map[target]string{}}
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("package", flag.ContinueOnError)
+	source := flags.String("source", ".", "the module's folder")
+	out := flags.String("out", "dist", "where to put everything; what is there is removed")
+	version := flags.String("version", "", "the version, such as 1.2.3")
+	date := flags.Int64("date", 0, "the commit's date, in seconds since 1970")
+	maintainer := flags.String("maintainer", "nar-p2p <nar-p2p@users.noreply.github.com>", "whom the package for Debian names")
+	native := flags.Bool("native", false, "only for this machine")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	r := &release{
+		version: *version, maintainer: *maintainer, date: time.Unix(*date, 0).UTC(),
+		targets: allTargets, stages: map[target]string{},
+	}
 	var err error
 	if r.source, err = filepath.Abs(*source); err != nil {
 		return err
@@ -68,12 +78,12 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("version %q is none", r.version)
 	}
 	if *native {
-		targets = []target{{runtime.GOOS, runtime.GOARCH}}
+		r.targets = []target{{runtime.GOOS, runtime.GOARCH}}
 	}
 	if err := os.RemoveAll(r.out); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.build, r.archive, r.debian, r.image, r.describe, r.sum} {
+	for _, step := range []func(context.Context) error{r.build, r.archive, r.debian, r.image, r.describe, r.notes, r.sum} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -88,7 +98,7 @@ func (r *release) build(ctx context.Context) error {
 	if err := r.goBuild(ctx, target{runtime.GOOS, runtime.GOARCH}, own, "./cmd/p2pctl"); err != nil {
 		return err
 	}
-	for _, t := range targets {
+	for _, t := range r.targets {
 		bin := filepath.Join(r.out, "stage", t.String(), "bin")
 		if err := os.MkdirAll(bin, 0o755); err != nil {
 			return err
