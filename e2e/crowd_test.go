@@ -66,7 +66,7 @@ func runCrowd(task string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	patience := lab.Patience
+	patience := 3 * lab.Patience
 	if c.AtOnce > 0 {
 		patience *= time.Duration(c.Nodes/c.AtOnce + 1)
 	}
@@ -229,28 +229,17 @@ func (a *abroad) crowd(host *lab.Host, nodes, atOnce int) []outcome {
 }
 
 // An office of fifty comes at once, from one address, to one infrastructure node:
-// each gets a relay there, and nearly all a NAR from one who is behind another NAT.
-// A workstation that is busy otherwise has no time to punch holes for some, who try
-// it again after half a minute, a minute, two: for these the test is too short.
+// each gets a relay there, and a NAR from one who is behind another NAT.
 func TestFiftyBehindOneAddress(t *testing.T) {
-	const nodes, enough = 50, 40
+	const nodes = 50
 	a := newAbroad(t, 64<<10, lab.DaemonConfig{})
 	a.holder("holder", a.at("holder", 1))
 	var longest time.Duration
-	served := 0
 	for i, o := range a.crowd(a.at("office", 1), nodes, 0) {
-		switch {
-		case o.Reach != p2p.Relayed || o.Way != "" && o.Way != "direct":
+		if o.Way != "direct" {
 			t.Errorf("node %d: %+v", i, o)
-		case o.Way == "":
-			t.Logf("node %d: %+v", i, o)
-		default:
-			longest = max(longest, o.Took)
-			served++
 		}
+		longest = max(longest, o.Took)
 	}
-	if served < enough {
-		t.Errorf("%d of %d have the NAR", served, nodes)
-	}
-	t.Logf("%d had it, the last after %v", served, longest)
+	t.Logf("the last had it after %v", longest)
 }

@@ -58,8 +58,14 @@ func (a *abroad) infrastructure(name string, cfg lab.DaemonConfig) *lab.Daemon {
 // and reached.
 func (a *abroad) holder(name string, host *lab.Host, relays ...*lab.Daemon) *lab.Daemon {
 	a.tb.Helper()
+	return a.holderBy("", name, host, relays...)
+}
+
+// holderBy is holder over one transport, "tcp" or "udp", to the relays.
+func (a *abroad) holderBy(transport, name string, host *lab.Host, relays ...*lab.Daemon) *lab.Daemon {
+	a.tb.Helper()
 	d := a.Daemon(name, lab.DaemonConfig{
-		Host: host, Anywhere: true, Cache: a.cache, Keys: a.keys(), Bootstrap: a.relay, Bootstraps: relays,
+		Host: host, Anywhere: true, Cache: a.cache, Keys: a.keys(), Bootstrap: a.relay, Bootstraps: relays, BootstrapBy: transport,
 	})
 	a.WaitFor(name+" to be reached", func() bool {
 		state := d.Status().P2P.Reach.State
@@ -239,6 +245,19 @@ func (a *abroad) behind(host *lab.Host, upstream bool) lab.DaemonConfig {
 	}
 	cache := a.Daemon("upstream", lab.DaemonConfig{Host: host, Profile: "off", Cache: a.cache, Keys: a.keys()})
 	return lab.DaemonConfig{Upstreams: []string{cache.URL()}}
+}
+
+// A side knows from outside only the port of the transport over which it is connected
+// with the relay. Where that is another one on each side, a hole is punched all the
+// same.
+func TestPunchingWhereEachSideKnowsAnotherPort(t *testing.T) {
+	t.Parallel()
+	a := newAbroad(t, 64<<10, lab.DaemonConfig{})
+	a.holderBy("udp", "holder", a.at("holder", 1))
+	consumer := a.consumer("consumer", a.at("consumer", 1), lab.DaemonConfig{BootstrapBy: "tcp"})
+	if took, ways := a.fetch(consumer, a.large()); ways != "direct" {
+		t.Errorf("came by %q after %v", ways, took)
+	}
 }
 
 // Through routers that let TCP through alone holes are punched for that, where both

@@ -61,6 +61,8 @@ type DaemonConfig struct {
 	RelayData bool
 	// Bootstraps are further peers that the daemon knows.
 	Bootstraps []*Daemon
+	// BootstrapBy is "tcp" or "udp" where it knows only their addresses of that.
+	BootstrapBy string
 	// ServeRouting is the address at which it tells others who provides what.
 	ServeRouting string
 	// Upstreams are URLs of binary caches; PrivateUpstreams of such whose paths
@@ -155,7 +157,11 @@ func (c *DaemonConfig) toml(socket string) string {
 	var bootstrap []string
 	for _, d := range append(c.Bootstraps, c.Bootstrap) {
 		if d != nil {
-			bootstrap = append(bootstrap, d.Addrs()...)
+			for _, addr := range d.Addrs() {
+				if c.BootstrapBy == "" || strings.Contains(addr, "/"+c.BootstrapBy+"/") {
+					bootstrap = append(bootstrap, addr)
+				}
+			}
 		}
 	}
 	if len(bootstrap) == 0 {

@@ -139,6 +139,7 @@ func New(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), limits.Close())
 	}
+	targets := new(punchTargets)
 	opts := []libp2p.Option{
 		libp2p.Identity(cfg.Identity),
 		libp2p.UserAgent(cfg.UserAgent),
@@ -158,12 +159,14 @@ func New(cfg *Config) (host.Host, error) {
 		family(cfg),
 		relayClient(cfg),
 		observe(cfg),
-		traversal(cfg),
+		traversal(cfg, targets),
 	}
 	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	n := h.Network()
+	targets.network.Store(&n)
 	if cfg.Family != "" && !cfg.Infrastructure {
 		h.RemoveStreamHandler(autonatv2.DialProtocol)
 	}
@@ -259,7 +262,7 @@ func observe(cfg *Config) libp2p.Option {
 }
 
 // traversal makes the host reach others, and be reached, through NATs.
-func traversal(cfg *Config) libp2p.Option {
+func traversal(cfg *Config, targets *punchTargets) libp2p.Option {
 	switch {
 	case cfg.LANOnly || OnlyLoopback(cfg.Listen) && !cfg.Infrastructure:
 		return libp2p.ChainOptions()
@@ -278,7 +281,7 @@ func traversal(cfg *Config) libp2p.Option {
 	}
 	opts := []libp2p.Option{
 		libp2p.NATManager(newPortMapper),
-		punching(cfg),
+		punching(cfg, targets),
 		libp2p.EnableAutoNATv2(),
 	}
 	switch {
