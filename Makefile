@@ -19,7 +19,7 @@ BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := bubblewrap chromium g++ gcc iproute2 nftables nix-bin nodejs systemd
+DEBIAN_PACKAGES := bubblewrap chromium dbus g++ gcc iproute2 nftables nix-bin nodejs systemd
 # Other packages of Node.js bring npm along, and conflict with Debian's.
 DEBIAN_PACKAGES += $(if $(shell command -v npm),,npm)
 

@@ -162,7 +162,7 @@ func (p *prefetcher) checkPresence() {
 // enqueue queues the references of a record that Nix was given, or that was
 // looked up ahead.
 func (p *prefetcher) enqueue(r *rendered, given bool) {
-	if p.s.setup().NoPrefetch || len(r.info.References) == 0 {
+	if p.s.setup().NoPrefetch || len(r.info.References) == 0 || p.s.rests() {
 		return
 	}
 	p.mu.Lock()

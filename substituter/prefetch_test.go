@@ -254,6 +254,7 @@ func TestWhatIsNotLookedUpAhead(t *testing.T) {
 		{"nothing is special", func(*lab, *path) {}, http.MethodGet, 1},
 		{"only its existence was asked for", func(*lab, *path) {}, http.MethodHead, 0},
 		{"switched off", func(l *lab, _ *path) { l.cfg.NoPrefetch = true }, http.MethodGet, 0},
+		{"it is to rest", func(l *lab, _ *path) { l.deps.Rests = func() bool { return true } }, http.MethodGet, 0},
 		{"it is in the store", func(l *lab, ref *path) {
 			unsigned := *ref
 			unsigned.info.Signatures = nil

@@ -194,6 +194,9 @@ type Deps struct {
 	// Memory is what small NARs are held in until they are verified; nil means
 	// one of their own, of 256 MiB.
 	Memory *budget.Budget
+	// Rests reports whether nothing is to be looked up ahead of need for the time
+	// being; nil means never.
+	Rests func() bool
 	// Downloads bounds how fast NARs come from peers and upstreams; nil means that
 	// nothing does.
 	Downloads *throttle.Throttle
@@ -208,6 +211,7 @@ type Server struct {
 	peers   Peers
 	askable func(*narinfo.Info) bool
 	shared  func(context.Context, nix.StorePath) error
+	rests   func() bool
 
 	configured atomic.Pointer[setup]
 	changed    chan struct{} // has a signal when configured was changed
@@ -245,7 +249,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		log: deps.Log.Named("substituter"), started: time.Now(),
-		store: deps.Store, peers: deps.Peers, askable: deps.Askable, shared: deps.Shared,
+		store: deps.Store, peers: deps.Peers, askable: deps.Askable, shared: deps.Shared, rests: deps.Rests,
 		changed:   make(chan struct{}, 1),
 		health:    deps.Health,
 		absent:    newExpiring[nix.HashPart, struct{}](maxRemembered),
@@ -268,6 +272,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.spool = newSpool(orDefault(cfg.SpoolDir, os.TempDir()), orDefault(cfg.SpoolSize, defaultSpool))
 	if s.askable == nil {
 		s.askable = func(*narinfo.Info) bool { return false }
+	}
+	if s.rests == nil {
+		s.rests = func() bool { return false }
 	}
 	if s.shared == nil {
 		s.shared = func(context.Context, nix.StorePath) error { return errors.New("this node shares nothing") }

@@ -59,6 +59,8 @@ type daemon struct {
 	memory    *budget.Budget
 	downloads *throttle.Throttle
 	limits    *limits
+	// line is whether the connection is metered.
+	line *line
 	// events is what happens, meter how many bytes come and go.
 	events  *events.Hub
 	meter   *meter.Meter
@@ -103,6 +105,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.node != nil {
 		upload = d.node.LimitUploads
 	}
+	d.line = newLine(d.settings, d.sharing.rest, d.log)
 	d.limits = newLimits(d.settings, upload, d.downloads, d.log)
 	d.addReloadable()
 	return nil
@@ -210,6 +213,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Metrics:   d.metrics,
 		Memory:    d.memory,
 		Downloads: d.downloads,
+		Rests:     func() bool { return d.line.rests() },
 	}
 	if d.store.kind != config.StoreNone {
 		deps.Store = d.store

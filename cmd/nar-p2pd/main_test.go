@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/cachetest"
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/internal/metered/meteredtest"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 )
 
@@ -47,6 +49,9 @@ func TestMain(m *testing.M) {
 //	resumed NAME           wait until it shares again after a pause
 //	shares NAME N          wait until it has that many paths to share
 //	announced NAME         wait until it has announced what it holds
+//	networkmanager N       have NetworkManager say N of the connection (1 and 3: it is
+//	                       metered), on a bus for the daemons that are started from then on
+//	metered NAME           wait until it says that the connection is metered; ! until it is not
 //	stop NAME              end it with SIGTERM; its exit code must be 0
 //	crash NAME             end it with SIGKILL
 //	get NAME PATH          print what its substituter answers
@@ -66,6 +71,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BIN", bin)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Values["daemons"] = map[string]*process{}
+			env.Values["manager"] = new(*meteredtest.Manager)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -91,6 +97,10 @@ func TestScripts(t *testing.T) {
 			"resumed": func(ts *testscript.TestScript, _ bool, args []string) {
 				waitFor(ts, args[0]+" to share again", func() bool { return !statusOf(ts, args[0]).Sharing.Paused })
 			},
+			"networkmanager": cmdNetworkManager,
+			"metered": func(ts *testscript.TestScript, neg bool, args []string) {
+				waitFor(ts, args[0]+" to know the connection", func() bool { return statusOf(ts, args[0]).Metered.Now != neg })
+			},
 			"cache": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(genuineCache(ts.MkAbs(args[0]))) },
 		},
 	})
@@ -107,7 +117,9 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, name string, args []string) {
 		"--substituter-listen=127.0.0.1:0", "--p2p-listen=/ip4/127.0.0.1/tcp/0", "--upstream=",
 		"--control-socket=" + ts.MkAbs(name+".sock"), "--state-dir=" + ts.MkAbs(name),
 	}, args...)
-	p, err := start(binary, args, ts.MkAbs(name+".log"), nil, "HOME="+ts.Getenv("HOME"))
+	// That of this machine is none of a test's business.
+	bus := "DBUS_SYSTEM_BUS_ADDRESS=" + cmp.Or(ts.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), "unix:path="+ts.MkAbs("no-bus"))
+	p, err := start(binary, args, ts.MkAbs(name+".log"), nil, "HOME="+ts.Getenv("HOME"), bus)
 	ts.Check(err)
 	ts.Defer(p.kill)
 	daemons(ts)[name] = p
@@ -176,6 +188,24 @@ func cmdAnnounced(ts *testscript.TestScript, _ bool, args []string) {
 		a := statusOf(ts, args[0]).P2P.Announcing
 		return a != nil && a.Keys > 0 && a.Waiting == 0 && a.Regions == 0
 	})
+}
+
+func cmdNetworkManager(ts *testscript.TestScript, _ bool, args []string) {
+	verdict, err := strconv.ParseUint(args[0], 10, 32)
+	ts.Check(err)
+	manager := ts.Value("manager").(**meteredtest.Manager)
+	if *manager != nil {
+		(*manager).Say(uint32(verdict))
+		return
+	}
+	bus, err := meteredtest.New()
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(bus.Close()) })
+	ts.Check(bus.Start())
+	*manager, err = bus.Manager(uint32(verdict))
+	ts.Check(err)
+	ts.Defer(func() { (*manager).Close() })
+	ts.Setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.Address())
 }
 
 func cmdStop(ts *testscript.TestScript, _ bool, args []string) {

@@ -10,7 +10,7 @@ import (
 type gauges struct {
 	*daemon
 
-	build, paused, paths, peers, keys *prometheus.Desc
+	build, paused, metered, paths, peers, keys *prometheus.Desc
 }
 
 func newGauges(d *daemon) *gauges {
@@ -18,18 +18,19 @@ func newGauges(d *daemon) *gauges {
 		return prometheus.NewDesc("nar_p2p_"+name, help, labels, nil)
 	}
 	return &gauges{
-		daemon: d,
-		build:  desc("build_info", "1, with the daemon's version.", "version"),
-		paused: desc("sharing_paused", "1 while the owner has paused sharing."),
-		paths:  desc("shareable_paths", "Paths that peers may have."),
-		peers:  desc("peers", "Connected peers: nodes of nar-p2p on the local network (lan) or not (afar), and others of the DHT (dht).", "kind"),
-		keys:   desc("announce_keys", "Keys for the DHT: announced, waiting for that, beyond the budget (skipped), or taking turns (resting).", "state"),
+		daemon:  d,
+		build:   desc("build_info", "1, with the daemon's version.", "version"),
+		paused:  desc("sharing_paused", "1 while the owner has paused sharing."),
+		metered: desc("connection_metered", "1 while the connection is paid for by volume, and nothing is shared."),
+		paths:   desc("shareable_paths", "Paths that peers may have."),
+		peers:   desc("peers", "Connected peers: nodes of nar-p2p on the local network (lan) or not (afar), and others of the DHT (dht).", "kind"),
+		keys:    desc("announce_keys", "Keys for the DHT: announced, waiting for that, beyond the budget (skipped), or taking turns (resting).", "state"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.build, g.paused, g.paths, g.peers, g.keys} {
+	for _, d := range []*prometheus.Desc{g.build, g.paused, g.metered, g.paths, g.peers, g.keys} {
 		ch <- d
 	}
 }
@@ -45,6 +46,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		paused = 1
 	}
 	gauge(g.paused, paused)
+	metered := 0
+	if g.line.rests() {
+		metered = 1
+	}
+	gauge(g.metered, metered)
 	gauge(g.paths, g.catalog.Len())
 	if g.node == nil {
 		return

@@ -45,6 +45,7 @@ func (n node) Status() control.Status {
 		Store:       control.StoreStatus{Kind: n.store.kind, Location: n.store.location, Shareable: n.catalog.Len()},
 		NARBytes:    stats.NARBytes,
 		Sharing:     n.sharing.state(),
+		Metered:     n.line.status(),
 		Limits:      n.limits.status(),
 		Upstreams:   make([]control.UpstreamStatus, len(stats.Upstreams)),
 	}

@@ -83,6 +83,8 @@ type sharing struct {
 
 	mu  sync.Mutex
 	now control.Sharing
+	// metered is kept apart: a restart asks anew.
+	metered bool
 }
 
 // sharingKey is where in the bucket the switch is kept.
@@ -112,17 +114,36 @@ func (s *sharing) over(now time.Time) bool {
 // apply does what now says; mu is held, or nobody else is there.
 func (s *sharing) apply() {
 	if s.node != nil {
-		s.node.Pause(s.now.Paused)
+		s.node.Pause(s.now.Paused || s.metered)
 	}
 	if s.now.Paused {
 		s.log.Info("sharing is paused", zap.Time("until", s.now.Until))
 	}
 }
 
+// rest ends sharing while the connection is metered.
+func (s *sharing) rest(metered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.metered = metered
+	if s.node != nil {
+		s.node.Pause(s.now.Paused || s.metered)
+	}
+	now := s.said()
+	s.events.Publish(events.Event{Kind: events.KindSharing, Sharing: &now})
+}
+
+// said is what is told of the switch; mu is held.
+func (s *sharing) said() control.Sharing {
+	said := s.now
+	said.Metered = s.metered
+	return said
+}
+
 func (s *sharing) state() control.Sharing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.now
+	return s.said()
 }
 
 // set keeps the switch and obeys it.
@@ -134,7 +155,8 @@ func (s *sharing) set(to control.Sharing) (control.Sharing, error) {
 	}
 	s.now = to
 	s.apply()
-	s.events.Publish(events.Event{Kind: events.KindSharing, Sharing: &to})
+	said := s.said()
+	s.events.Publish(events.Event{Kind: events.KindSharing, Sharing: &said})
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -144,9 +166,9 @@ func (s *sharing) set(to control.Sharing) (control.Sharing, error) {
 		err = s.bucket.Put([]byte(sharingKey), data, 0)
 	}
 	if err != nil {
-		return to, &control.Error{Status: 500, Message: "done, but a restart will forget it: " + err.Error()}
+		return said, &control.Error{Status: 500, Message: "done, but a restart will forget it: " + err.Error()}
 	}
-	return to, nil
+	return said, nil
 }
 
 // Run ends a pause in time.

@@ -147,6 +147,7 @@ func (d *daemon) addReloadable() {
 	}, "upstream", "trust.public_keys", "trust.threshold", "substituter.priority", "substituter.deadline",
 		"substituter.hosts", "substituter.race_peers", "substituter.prefetch")
 	d.settings.add(always(func(*config.Config) { d.limits.change() }), "p2p.upload_limit", "fetch.download_limit", "schedule")
+	d.settings.add(always(func(*config.Config) { d.line.change() }), "metered")
 	if d.node == nil {
 		return
 	}

@@ -18,6 +18,7 @@ func (d *daemon) openReuse() {
 		MaxBytes: cfg.IndexSize,
 		Background: reuse.Background{
 			Off: !cfg.Background, MinSize: cfg.BackgroundMin, Rate: cfg.BackgroundRate,
+			Rests: func() bool { return d.line.rests() },
 		},
 		Registerer: d.metrics,
 	}

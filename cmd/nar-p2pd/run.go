@@ -39,6 +39,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 	part(d.meter.Run)
 	part(d.sharing.Run)
 	part(d.limits.Run)
+	part(d.line.Run)
 	if d.reuse != nil {
 		part(d.reuse.Run)
 	}

@@ -73,8 +73,11 @@ func (d *daemon) statusLine() string {
 	if d.serves() {
 		parts = append(parts, fmt.Sprintf("%d paths shared", d.catalog.Len()))
 	}
-	if d.sharing.state().Paused {
+	switch s := d.sharing.state(); {
+	case s.Paused:
 		parts = append(parts, "sharing is paused")
+	case s.Metered:
+		parts = append(parts, "nothing is shared: the connection is metered")
 	}
 	return strings.Join(parts, "; ")
 }

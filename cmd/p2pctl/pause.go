@@ -58,6 +58,8 @@ func (o *options) printSharing(cmd *cobra.Command, s control.Sharing, err error)
 // sharingText says whether sharing is paused.
 func sharingText(s *control.Sharing) string {
 	switch {
+	case !s.Paused && s.Metered:
+		return "nothing is shared while the connection is metered"
 	case !s.Paused:
 		return "sharing"
 	case s.Until.IsZero():

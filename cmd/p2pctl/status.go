@@ -37,8 +37,13 @@ func printStatus(w io.Writer, s *control.Status) error {
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
 	row("profile", "%s, network %s%s", s.Profile, s.Network, unless(s.Role != "infrastructure", ", infrastructure"))
-	if s.Sharing.Paused {
+	if s.Sharing.Paused || s.Sharing.Metered {
 		row("sharing", "%s", sharingText(&s.Sharing))
+	}
+	if text := meteredText(&s.Metered); text != "" {
+		for i, line := range wrap(text, width(w)-nameColumn) {
+			row(unless(i > 0, "connection"), "%s", line)
+		}
 	}
 	if l := s.Limits; l != nil {
 		row("limits", "%s", limitsText(l))
@@ -67,6 +72,19 @@ func printStatus(w io.Writer, s *control.Status) error {
 		printP2P(row, s.P2P, width(w)-nameColumn)
 	}
 	return t.Flush()
+}
+
+// meteredText says whether the connection is metered, and "" where that need not be
+// said.
+func meteredText(m *control.Metered) string {
+	switch {
+	case m.Now && m.Setting == "auto":
+		return "metered, as NetworkManager says: only what Nix asks for is fetched; metered = \"no\" shares all the same"
+	case m.Now:
+		return "metered, by the setting metered: only what Nix asks for is fetched"
+	default:
+		return ""
+	}
 }
 
 // limitsText says which limits count, and until when.

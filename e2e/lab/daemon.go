@@ -233,7 +233,7 @@ func (d *Daemon) Start() {
 	// complete.
 	d.cmd = d.host.Command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
 		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
-	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
+	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir, "NAR_P2P_METERED=no"} // whatever this machine's is
 	if d.lab.certificate != "" {
 		d.cmd.Env = append(d.cmd.Env, "SSL_CERT_FILE="+d.lab.certificate)
 	}

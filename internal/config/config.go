@@ -54,6 +54,13 @@ const (
 	RoleInfrastructure = "infrastructure"
 )
 
+// Whether the connection is paid for by volume.
+const (
+	MeteredAuto = "auto"
+	MeteredYes  = "yes"
+	MeteredNo   = "no"
+)
+
 // The ways to find out who provides what.
 const (
 	RoutingDHT       = "dht"
@@ -76,6 +83,8 @@ type Config struct {
 	Routing          string
 	RoutingEndpoints []string
 	ServeRouting     string
+	// Metered is MeteredAuto, MeteredYes or MeteredNo.
+	Metered string
 
 	Log         Log
 	Store       Store
@@ -221,6 +230,7 @@ func defaults() *Config {
 		Network:     PublicNetwork,
 		Role:        RoleNode,
 		Routing:     RoutingDHT,
+		Metered:     MeteredAuto,
 		Log:         Log{Level: "info", Format: "console"},
 		Store:       Store{Kind: StoreAuto, Dir: "/nix/store"},
 		Substituter: Substituter{Listen: "127.0.0.1:8460", Priority: 30, Deadline: 5 * time.Second, MaxRecords: 64 << 10, Prefetch: true},

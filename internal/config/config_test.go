@@ -45,6 +45,7 @@ func TestDefaults(t *testing.T) {
 		Network:     "public",
 		Role:        "node",
 		Routing:     "dht",
+		Metered:     "auto",
 		StateDir:    "/home/u/.local/state/nar-p2p",
 		Log:         config.Log{Level: "info", Format: "console"},
 		Store:       config.Store{Kind: "auto", Dir: "/nix/store"},
@@ -77,6 +78,7 @@ role = "node"
 routing = "both"
 routing_endpoints = ["https://u:p@routing.example.org", "http://[::1]:8462/routing/v1/"]
 serve_routing = "127.0.0.1:8462"
+metered = "yes"
 state_dir = "/var/lib/x"
 [log]
 level = "debug"
@@ -163,6 +165,7 @@ socket = "/run/x/y.sock"
 			"https://u:p@routing.example.org", "http://[::1]:8462/routing/v1/",
 		},
 		ServeRouting: "127.0.0.1:8462",
+		Metered:      config.MeteredYes,
 		Log:          config.Log{Level: "debug", Format: "json"},
 		Store: config.Store{
 			Kind: "nix", Dir: "/nix/store", Root: "/mnt", RealDir: "/mnt/elsewhere/store",

@@ -85,6 +85,11 @@ func settings(c *Config) []setting {
 				"Whoever can reach it may ask: in a named network its members only should.",
 		},
 		{
+			name: "metered", live: true, value: oneOf(&c.Metered, MeteredAuto, MeteredYes, MeteredNo),
+			doc: "Whether the connection to the internet is paid for by volume, such as a phone's. While it is, nothing is shared with anybody, announced, indexed in the background or looked up ahead of need; " +
+				"what Nix asks for is fetched as ever, and queries of the DHT are answered. `auto`: where NetworkManager runs it says so, as it does of phones that it knows and of networks that were marked; else no. `p2pctl status` tells.",
+		},
+		{
 			name: "state_dir", value: text(&c.StateDir, checkAbsolute),
 			doc:   "Where the node keeps its identity key and its database. All but the key can be rebuilt.",
 			unset: "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nar-p2p`, else `~/.local/state/nar-p2p`",

@@ -60,6 +60,8 @@ type Status struct {
 	Upstreams []UpstreamStatus  `json:"upstreams"`
 	// Sharing says whether the owner has paused it.
 	Sharing Sharing `json:"sharing"`
+	// Metered says whether the connection is paid for by volume.
+	Metered Metered `json:"metered"`
 	// Limits is absent where nothing is limited at any time.
 	Limits *Limits `json:"limits,omitempty"`
 	// P2P is absent in profile off.
@@ -81,6 +83,16 @@ type Reloaded struct {
 	Restart []string `json:"restart"`
 	// Note says why something that could change needs a restart all the same, or "".
 	Note string `json:"note,omitempty"`
+}
+
+// Metered says whether the connection is paid for by volume: then only what Nix asks
+// for is done.
+type Metered struct {
+	// Setting is "auto", "yes" or "no".
+	Setting string `json:"setting"`
+	Now     bool   `json:"now"`
+	// Unknown is why it is not known, with the setting "auto".
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // Limits are those that count now, in bytes per second; 0 is none.

@@ -75,11 +75,14 @@ type Announce struct {
 	SentBytes int64 `json:"sentBytes"`
 }
 
-// Sharing says that the owner has paused or resumed sharing.
+// Sharing says that the owner has paused or resumed sharing, or that it rests.
 type Sharing struct {
 	Paused bool `json:"paused"`
 	// Until is absent where it is for good.
 	Until time.Time `json:"until,omitzero"`
+	// Metered says that nothing is shared, paused or not, since the connection is paid
+	// for by volume.
+	Metered bool `json:"metered,omitempty"`
 }
 
 // Problem is something that the owner may want to know of.

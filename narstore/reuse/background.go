@@ -28,6 +28,9 @@ type Background struct {
 	// OnMains reports whether the machine does not run on a battery. Nil asks
 	// Linux.
 	OnMains func() bool
+	// Rests reports whether nothing is to be indexed for the time being. Nil: that is
+	// never so.
+	Rests func() bool
 }
 
 const (
@@ -46,6 +49,9 @@ func (b Background) withDefaults() Background {
 	b.Pause = cmp.Or(b.Pause, defaultPause)
 	if b.OnMains == nil {
 		b.OnMains = func() bool { return onMains(powerSupplies) }
+	}
+	if b.Rests == nil {
+		b.Rests = func() bool { return false }
 	}
 	return b
 }
@@ -87,7 +93,7 @@ func (x *Index) indexLarge(ctx context.Context) error {
 		switch {
 		case x.indexed(m.part):
 			continue
-		case x.records.bytes() > x.cfg.MaxBytes/100*fullShare, !cfg.OnMains():
+		case x.records.bytes() > x.cfg.MaxBytes/100*fullShare, !cfg.OnMains(), cfg.Rests():
 			return nil
 		}
 		t, ok := x.claim(m)

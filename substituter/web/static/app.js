@@ -41,7 +41,7 @@ function sentence(e) {
     case "fetch": return `fetch of ${name(e.fetch.storePath)}: ${e.fetch.result}`;
     case "peer": return `peer ${short(e.peer.id)} ${e.peer.connected ? "met" : "gone"}${e.peer.lan ? " on the local network" : ""}`;
     case "announce": return `announced ${e.announce.keys - e.announce.waiting} of ${e.announce.keys} keys`;
-    case "sharing": return e.sharing.paused ? "sharing is paused" : "sharing goes on";
+    case "sharing": return e.sharing.paused ? "sharing is paused" : e.sharing.metered ? "nothing is shared while the connection is metered" : "sharing goes on";
     case "problem": return e.problem.text;
     case "lost": return `${e.lost} more, too many to show`;
     default: return e.kind;

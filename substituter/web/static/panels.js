@@ -5,11 +5,12 @@ import { bytes, moment, rate, seconds, short } from "./format.js";
 const profiles = { off: "off: no peers", consume: "only fetching", lan: "with the local network", private: "within its network", public: "with the public network" };
 
 export function status(s) {
-  const paused = s.sharing.paused;
+  const paused = s.sharing.paused, metered = s.metered?.now;
   const served = s.p2p?.served;
   const shares = s.profile !== "off" && s.profile !== "consume" && s.role !== "infrastructure";
   fill(byId("sharing-state"), paused
     ? el("strong", { className: "bad" }, s.sharing.until ? `Paused until ${moment(s.sharing.until)}` : "Paused until it is resumed")
+    : shares && metered ? el("strong", {}, "Not sharing: the connection is metered")
     : el("strong", { className: shares ? "good" : "" }, shares ? `Sharing ${s.store.shareable} paths ${profiles[s.profile]}` : `Sharing nothing (${profiles[s.profile] || s.profile})`));
   fill(byId("visible"), s.visible);
   byId("pause-button").textContent = paused ? "Resume sharing" : "Pause sharing";
@@ -19,6 +20,9 @@ export function status(s) {
   fill(byId("version"), `nar-p2pd ${s.version}, up since ${moment(s.started)}. For nix.conf: `, el("code", {}, s.substituter));
 
   const p = s.p2p, list = [["Network", s.network]];
+  if (metered) list.push(["Connection", `Metered${s.metered.setting === "auto" ? ", as NetworkManager says" : ""}: only what Nix asks for is fetched; nothing is shared, announced or done in the background.`]);
+  const l = s.limits;
+  if (l) list.push(["Limits", `upload ${l.upload ? rate(l.upload) : "unlimited"}, download ${l.download ? rate(l.download) : "unlimited"}${l.until ? `, until ${moment(l.until)}` : ""}${l.schedule ? " (by the schedule)" : ""}`]);
   if (p) {
     list.push(["Peer ID", el("span", { className: "mono" }, p.peerId)], ["Reached from outside", p.reach?.why || p.reachability]);
     if (p.reach?.remedy) list.push(["Remedy", p.reach.remedy]);
