@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/plan"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
@@ -123,8 +124,10 @@ func (f *fetch) fetch(ctx context.Context) error {
 		}
 	}
 	f.complete()
+	_, span := tracing.Start(ctx, "verify")
 	f.judge(f.gate.Verified())
 	err := f.gate.Finish()
+	span.End(err)
 	if errors.Is(err, verify.ErrMismatch) || errors.Is(err, verify.ErrAddress) {
 		f.report.wrong()
 	}

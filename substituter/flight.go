@@ -11,6 +11,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
 	"github.com/nar-p2p/nar-p2p/internal/events"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
@@ -75,6 +76,7 @@ func (s *Server) board(ctx context.Context, rec *record, want verify.Range) (*fl
 			if place := fl.window.reader(want.From); place != nil {
 				fl.clients++
 				s.plans.shared.Inc()
+				tracing.Of(ctx).Bool("nar_p2p.shared", true)
 				return fl, place
 			}
 		}
@@ -127,7 +129,8 @@ func (s *Server) fly(ctx context.Context, fl *flight) {
 		return
 	}
 	defer s.memory.Release(budget.Held, memory)
-	p := s.reports.begin(fl.rec, fl.want.From)
+	ctx, span := tracing.Start(ctx, "fetch")
+	p := s.reports.begin(ctx, fl.rec, fl.want.From)
 	err := s.fetch(ctx, fl, p)
 	// Last: a client that has its answer is gone, and may ask at once what became of
 	// its request.
@@ -142,9 +145,10 @@ func (s *Server) fly(ctx context.Context, fl *flight) {
 	default:
 		result = resultFailed
 	}
+	traceFlight(span, fl, result, err)
 	s.reports.end(fl.rec.info.NARHash, p, explain.Result(result), err)
 	if result == resultBroken || result == resultFailed {
-		s.log.Info("nar not delivered", zap.Stringer("storePath", fl.rec.info.StorePath), zap.String("result", result), zap.Error(err))
+		s.log.Info("nar not delivered", zap.Stringer("storePath", fl.rec.info.StorePath), zap.String("result", result), tracing.ID(ctx), zap.Error(err))
 		s.events.Publish(events.Event{Kind: events.KindProblem, Problem: &events.Problem{
 			Severity: "warn", Part: "substituter", Text: fmt.Sprintf("%s was not delivered: %s", fl.rec.info.StorePath, problem(err)),
 		}})

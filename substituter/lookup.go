@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -84,10 +85,12 @@ func (s *Server) naming(ctx context.Context, part nix.HashPart, hash nix.NARHash
 // coalesce runs find once for all who ask for key at the same time, under the
 // deadline and not under the context of whoever came first. Who comes after a
 // change of the setup does not join those from before.
-func (s *Server) coalesce(ctx context.Context, key string, find func(context.Context) (*rendered, error)) (*rendered, error) {
+func (s *Server) coalesce(ctx context.Context, key string, find func(context.Context) (*rendered, error)) (found *rendered, err error) {
 	now := s.setup()
 	ctx, cancel := context.WithTimeout(ctx, now.Deadline)
 	defer cancel()
+	ctx, span := tracing.Start(ctx, "lookup")
+	defer func() { traceRecord(span, found, err) }()
 	flight := s.flights.DoChan(strconv.FormatUint(now.generation, 10)+"/"+key, func() (any, error) {
 		s.tasks.begin()
 		defer s.tasks.end()
@@ -101,6 +104,7 @@ func (s *Server) coalesce(ctx context.Context, key string, find func(context.Con
 	})
 	select {
 	case res := <-flight:
+		span.Bool("nar_p2p.shared", res.Shared)
 		if r, ok := res.Val.(*rendered); ok && res.Err == nil {
 			return r, nil
 		}
@@ -171,6 +175,8 @@ func (s *Server) askStore(ctx context.Context, part nix.HashPart) (*narstore.Pat
 		return nil, errSilentStore
 	}
 	s.tasks.begin()
+	_, span := tracing.Start(ctx, "store")
+	defer span.End(nil)
 	type answer struct {
 		path *narstore.PathInfo
 		err  error
@@ -186,6 +192,7 @@ func (s *Server) askStore(ctx context.Context, part nix.HashPart) (*narstore.Pat
 	defer patience.Stop()
 	select {
 	case a := <-answers:
+		span.Bool("nar_p2p.held", a.err == nil)
 		return a.path, a.err
 	case <-patience.C:
 		s.log.Debug("the store does not answer", zap.Stringer("hashPart", part))

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
@@ -53,9 +54,12 @@ func (s *Server) distrust(target verify.Target, culprits blame, tainted bool) {
 // serveNAR serves a NAR that a trusted record names. For any other it says 404
 // at once, and nobody is asked about it.
 func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashPart, hash nix.NARHash) {
-	rec, err := s.naming(r.Context(), part, hash)
+	ctx, span := s.traced(r, "nar")
+	defer span.End(nil)
+	rec, err := s.naming(ctx, part, hash)
 	if err != nil {
 		s.counters.nars.add(resultAbsent)
+		came(span, resultAbsent, http.StatusNotFound)
 		s.asked("nar", part, nil, resultAbsent)
 		notFound(w)
 		return
@@ -74,11 +78,12 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 			}
 		}
 	}
-	result := s.deliver(r.Context(), rec.record, resp)
+	result := s.deliver(ctx, rec.record, resp)
 	if s.peers != nil {
 		s.peers.Dismiss(hash)
 	}
 	s.counters.nars.add(result)
+	came(span, result, resp.status)
 	s.asked("nar", part, rec.record, result)
 	switch {
 	case result == resultServed:
@@ -112,8 +117,10 @@ func (s *Server) fetchOnce(ctx context.Context, fl *flight, excluded blame, p *r
 	if err != nil {
 		return err
 	}
+	_, planning := tracing.Start(ctx, "plan")
 	chosen := s.plan(rec, excluded, gate.Digest().Offset())
 	chosen.hold(fl.small)
+	chosen.trace(planning)
 	f := s.newFetch(chosen, gate, p)
 	err = f.fetch(ctx)
 	if gate.Conflict() {
@@ -163,12 +170,13 @@ type response struct {
 	size    int64 // of the NAR, in bytes
 	want    verify.Range
 	partial bool
+	status  int // what was answered, or will be where nothing was yet
 	begun   bool
 	sent    int64 // bytes
 }
 
 func newResponse(w http.ResponseWriter, hash nix.NARHash, size int64) *response {
-	return &response{w: w, etag: `"` + hash.Base32() + `"`, size: size, want: verify.Range{From: 0, To: size}}
+	return &response{w: w, etag: `"` + hash.Base32() + `"`, size: size, status: http.StatusNotFound, want: verify.Range{From: 0, To: size}}
 }
 
 func (r *response) header(status int) {
@@ -180,6 +188,7 @@ func (r *response) header(status int) {
 	if status == http.StatusPartialContent {
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", r.want.From, r.want.To-1, r.size))
 	}
+	r.status = status
 	r.w.WriteHeader(status)
 }
 

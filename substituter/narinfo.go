@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
@@ -34,24 +35,26 @@ func (s *Server) serveNarinfo(w http.ResponseWriter, r *http.Request, name strin
 		notFound(w)
 		return
 	}
+	ctx, span := s.traced(r, "narinfo")
+	defer span.End(nil)
 	rec := s.records.memory.get(part)
 	if rec == nil {
-		rec, err = s.ahead.ask(r.Context(), part)
+		rec, err = s.ahead.ask(ctx, part)
 	}
-	switch {
-	case errors.Is(err, narstore.ErrNotFound):
-		s.counters.narinfos.add(resultAbsent)
-		s.asked("narinfo", part, nil, resultAbsent)
-		notFound(w)
-		return
-	case err != nil:
-		s.counters.narinfos.add(resultUnknown)
-		s.asked("narinfo", part, nil, resultUnknown)
-		s.log.Debug("not known whether there is a narinfo", zap.Stringer("hashPart", part), zap.Error(err))
+	if err != nil {
+		result := resultAbsent
+		if !errors.Is(err, narstore.ErrNotFound) {
+			result = resultUnknown
+			s.log.Debug("not known whether there is a narinfo", zap.Stringer("hashPart", part), tracing.ID(ctx), zap.Error(err))
+		}
+		s.counters.narinfos.add(result)
+		came(span, result, http.StatusNotFound)
+		s.asked("narinfo", part, nil, result)
 		notFound(w)
 		return
 	}
 	s.counters.narinfos.add(resultFound)
+	came(span, resultFound, http.StatusOK)
 	s.asked("narinfo", part, rec.record, resultFound)
 	s.given(rec, r.Method)
 	rec.write(w, r.Method)

@@ -2,6 +2,7 @@ package substituter
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"maps"
 	"math"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/events"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/explain"
 	"github.com/nar-p2p/nar-p2p/substituter/plan"
@@ -53,9 +55,9 @@ func newReports(bucket Bucket, hub *events.Hub, log *zap.Logger) *reports {
 }
 
 // begin begins the report of a fetch.
-func (r *reports) begin(rec *record, offset int64) *report {
+func (r *reports) begin(ctx context.Context, rec *record, offset int64) *report {
 	now := time.Now()
-	p := &report{begun: now, fetch: explain.Fetch{
+	p := &report{begun: now, trace: tracing.ID(ctx), fetch: explain.Fetch{
 		StorePath: rec.info.StorePath.String(), NARHash: rec.info.NARHash.String(), NARSize: rec.info.NARSize,
 		Offset: offset, Started: now, Result: explain.Running,
 	}}
@@ -95,7 +97,7 @@ func (r *reports) end(hash nix.NARHash, p *report, result explain.Result, err er
 	fetch := p.snapshot()
 	r.publish(fetch)
 	r.log.Debug("nar fetched", zap.String("storePath", fetch.StorePath), zap.String("result", string(result)),
-		zap.Float64("seconds", fetch.Seconds), zap.String("order", fetch.Order), zap.Any("sources", fetch.Sources), zap.Error(err))
+		zap.Float64("seconds", fetch.Seconds), zap.String("order", fetch.Order), zap.Any("sources", fetch.Sources), p.trace, zap.Error(err))
 	if r.bucket == nil {
 		return
 	}
@@ -134,6 +136,7 @@ func (r *reports) last(hash nix.NARHash) *explain.Fetch {
 // report is written while the NAR is fetched.
 type report struct {
 	begun time.Time
+	trace zap.Field // its ID, for the log
 	id    uint64
 
 	mu    sync.Mutex

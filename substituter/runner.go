@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nar-p2p/nar-p2p/internal/throttle"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/substituter/plan"
 	"github.com/nar-p2p/nar-p2p/substituter/verify"
 )
@@ -72,6 +73,7 @@ type piece struct {
 func (f *fetch) run(ctx context.Context, e *entry) *runner {
 	line := f.s.downloads.Line()
 	ctx, cancel := context.WithCancel(throttle.With(ctx, line))
+	ctx, span := tracing.Ask(ctx, "source")
 	dropped, released := make(chan struct{}), make(chan struct{})
 	digest := f.gate.Digest().Clone()
 	r := &runner{
@@ -87,16 +89,17 @@ func (f *fetch) run(ctx context.Context, e *entry) *runner {
 	go func() {
 		defer f.s.tasks.end()
 		defer close(r.ended)
-		r.deliver(ctx, released)
+		r.deliver(ctx, span, released)
 	}()
 	return r
 }
 
 // deliver reads until the NAR's end, or that of the stream.
-func (r *runner) deliver(ctx context.Context, released <-chan struct{}) {
+func (r *runner) deliver(ctx context.Context, span tracing.Span, released <-chan struct{}) {
 	p := piece{from: r, offset: r.digest.Offset()}
 	size := r.digest.Target().Size
 	if p.stream, p.err = r.entry.open(ctx, r.digest); p.err != nil {
+		traceSource(span, r.entry, 0, p.err)
 		r.send(p)
 		return
 	}
@@ -126,6 +129,7 @@ func (r *runner) deliver(ctx context.Context, released <-chan struct{}) {
 			break
 		}
 	}
+	traceSource(span, r.entry, p.offset-begun, p.err)
 	<-released
 	r.wasted(r.entry, int(p.stream.unread(p.offset-begun)))
 	p.stream.end()

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/substituter/health"
@@ -169,7 +170,9 @@ func (f *search) query(ctx context.Context, t *turn) {
 		f.overdue <- t // which has room for all
 	})
 	defer patience.Stop()
+	own, span := tracing.Ask(own, "upstream narinfo")
 	info, err := t.narinfo(own, f.part)
+	traceAnswer(span, t.String(), err)
 	f.send(ctx, answer{t, info, time.Since(t.asked), err})
 }
 
@@ -215,8 +218,10 @@ func (f *search) askPeers(ctx context.Context) {
 	f.s.tasks.begin()
 	go func() {
 		defer f.s.tasks.end()
+		asking, span := tracing.Ask(ctx, "peers narinfo")
+		span.Bool("nar_p2p.strangers", c == everybody)
 		n := 0
-		for info := range f.s.peers.Narinfos(ctx, f.part, c == everybody) {
+		for info := range f.s.peers.Narinfos(asking, f.part, c == everybody) {
 			if info != nil {
 				f.send(ctx, answer{info: info})
 			}
@@ -224,6 +229,8 @@ func (f *search) askPeers(ctx context.Context) {
 				break
 			}
 		}
+		span.Int("nar_p2p.answers", int64(n))
+		span.End(nil)
 		f.send(ctx, answer{})
 	}()
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/internal/throttle"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -189,6 +190,8 @@ type Deps struct {
 	// either may be nil.
 	Events *events.Hub
 	Meter  *meter.Meter
+	// Tracer traces requests; nil traces none.
+	Tracer *tracing.Tracer
 	// Metrics is nil where none are wanted.
 	Metrics prometheus.Registerer
 	// Memory is what small NARs are held in until they are verified; nil means
@@ -240,6 +243,7 @@ type Server struct {
 	plans     *planMetrics
 	events    *events.Hub
 	meter     *meter.Meter
+	tracer    *tracing.Tracer
 }
 
 // New checks cfg and returns a server. It starts nothing.
@@ -268,6 +272,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		plans:     newPlanMetrics(),
 		events:    deps.Events,
 		meter:     deps.Meter,
+		tracer:    deps.Tracer,
 	}
 	s.spool = newSpool(orDefault(cfg.SpoolDir, os.TempDir()), orDefault(cfg.SpoolSize, defaultSpool))
 	if s.askable == nil {

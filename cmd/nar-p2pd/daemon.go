@@ -20,6 +20,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
 	"github.com/nar-p2p/nar-p2p/internal/throttle"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/manifests"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
@@ -65,6 +66,8 @@ type daemon struct {
 	events  *events.Hub
 	meter   *meter.Meter
 	sharing *sharing
+	// tracer is nil where requests are not traced.
+	tracer *tracing.Tracer
 	// token is what the dashboard wants of whoever changes something.
 	token string
 
@@ -95,7 +98,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return fmt.Errorf("state_dir: %w", err)
 	}
 	for _, open := range []func(context.Context) error{
-		d.openControl, d.openHTTP, d.openRouting, d.openState, d.openStore, d.openNode, d.openSubstituter,
+		d.openControl, d.openHTTP, d.openRouting, d.openTracer, d.openState, d.openStore, d.openNode, d.openSubstituter,
 	} {
 		if err := open(ctx); err != nil {
 			return err
@@ -148,6 +151,13 @@ func (d *daemon) openRouting(ctx context.Context) (err error) {
 	}
 	d.closers = append(d.closers, ignoreClosed(d.routing))
 	return nil
+}
+
+func (d *daemon) openTracer(ctx context.Context) (err error) {
+	if d.tracer, err = tracing.New(ctx, d.cfg.Tracing.Endpoint, d.log); err == nil {
+		d.closers = append(d.closers, d.tracer.Close)
+	}
+	return err
 }
 
 func (d *daemon) openState(context.Context) (err error) {
@@ -210,6 +220,7 @@ func (d *daemon) openSubstituter(context.Context) error {
 		Shared:    d.shared,
 		Events:    d.events,
 		Meter:     d.meter,
+		Tracer:    d.tracer,
 		Metrics:   d.metrics,
 		Memory:    d.memory,
 		Downloads: d.downloads,

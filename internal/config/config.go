@@ -98,6 +98,7 @@ type Config struct {
 	// Schedule says when other limits count.
 	Schedule []schedule.Entry
 	Reuse    Reuse
+	Tracing  Tracing
 	Control  Control
 
 	// File is the TOML file that was read, or "".
@@ -215,6 +216,12 @@ type Reuse struct {
 	// for, at BackgroundRate bytes a second.
 	Background                    bool
 	BackgroundMin, BackgroundRate int64
+}
+
+// Tracing says who is told how requests went.
+type Tracing struct {
+	// Endpoint is a URL, or "" where OpenTelemetry's own variables decide.
+	Endpoint string
 }
 
 // Control is the socket that p2pctl talks to.

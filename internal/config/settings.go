@@ -287,6 +287,12 @@ func settings(c *Config) []setting {
 			doc: "How many bytes a second are read in the background.",
 		},
 		{
+			name: "tracing.endpoint", value: text(&c.Tracing.Endpoint, checkURL),
+			doc: "The URL of an OpenTelemetry collector, such as `http://127.0.0.1:4318`, that is told how each request went: traces, by OTLP over HTTP, below `/v1/traces`. " +
+				"They name store paths and peers. [Monitoring](monitoring/README.md#traces) says what is in them, and which of OpenTelemetry's variables count.",
+			unset: "`$OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `$OTEL_EXPORTER_OTLP_ENDPOINT`, else no traces",
+		},
+		{
 			name: "control.socket", value: text(&c.Control.Socket, checkSocket),
 			doc:   "The unix socket for `p2pctl`.",
 			unset: "`$RUNTIME_DIRECTORY/control.sock`, else `$XDG_RUNTIME_DIR/nar-p2p/control.sock`, else `/run/nar-p2p/control.sock` for root, else `control.sock` in `state_dir`",

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 )
 
@@ -108,6 +109,8 @@ func (f *Finder) Forget(h nix.NARHash, p peer.ID) {
 // not be reached lately comes last.
 func (f *Finder) Providers(ctx context.Context, h nix.NARHash, strangers bool) iter.Seq[peer.AddrInfo] {
 	return func(yield func(peer.AddrInfo) bool) {
+		_, span := tracing.Start(ctx, "providers")
+		defer span.End(nil)
 		e, err := f.want(ctx, narKey(h, strangers))
 		if err != nil {
 			f.log.Debug("cannot look for holders", zap.Stringer("narHash", h), zap.Error(err))
@@ -121,6 +124,9 @@ func (f *Finder) Providers(ctx context.Context, h nix.NARHash, strangers bool) i
 			holders, changed, ended := f.look(e)
 			if next, ok := f.best(holders, given, ended); ok {
 				given = append(given, next.ID)
+				if span.On() {
+					span.Event("found", "nar_p2p.peer", next.ID.String())
+				}
 				if !yield(next) {
 					return
 				}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
@@ -279,11 +280,13 @@ func (a *attempt) conclude(r result, busy *queue) {
 // from has one provider fill the window.
 func (a *attempt) from(ctx context.Context, p peer.ID) error {
 	begun := time.Now()
+	ctx, span := tracing.Ask(ctx, "session")
 	w := &worker{id: p, window: a.window, wake: make(chan struct{}, 1)}
 	w.flow.usual = a.swarm.standing.Rate(p)
 	err := a.employ(ctx, w)
 	a.window.mu.Lock()
 	defer a.window.mu.Unlock()
+	w.trace(span, err)
 	if w.delivered > 0 {
 		latest := pace{rtt: w.flow.rtt, firstByte: w.first.Sub(begun), lan: a.swarm.onLAN(p)}
 		if latest.rate = w.flow.rate; latest.rate == 0 && w.delivered >= leastMeasured {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/budget"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
@@ -135,7 +136,12 @@ func (t *Transfer) dial(ctx context.Context, p peer.AddrInfo) error {
 	if !t.swarm.standing.Usable(p.ID) {
 		return errUnusable
 	}
-	err := t.swarm.client.Connect(ctx, p)
+	connecting, span := tracing.Ask(ctx, "connect")
+	err := t.swarm.client.Connect(connecting, p)
+	if span.On() {
+		span.String("nar_p2p.peer", p.ID.String())
+		span.End(err)
+	}
 	if err != nil && ctx.Err() == nil {
 		t.swarm.log.Debug("provider not reached", zap.Stringer("peer", p.ID), zap.Error(err))
 		t.swarm.standing.failed(p.ID)

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/nar-p2p/nar-p2p/internal/throttle"
+	"github.com/nar-p2p/nar-p2p/internal/tracing"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 )
 
@@ -206,4 +207,15 @@ func (w *worker) check(came <-chan unchecked, stop func()) (err error) {
 		w.window.deliver(w, u.item, u.data)
 	}
 	return err
+}
+
+// trace ends the span of the session; the window's mu is held.
+func (w *worker) trace(span tracing.Span, err error) {
+	if !span.On() {
+		return
+	}
+	span.String("nar_p2p.peer", w.id.String())
+	span.String("nar_p2p.via", w.via)
+	span.Int("nar_p2p.bytes", w.delivered)
+	span.End(err)
 }
