@@ -30,8 +30,7 @@ again, which takes some seconds for 100,000 paths.
 
 `
 
-const upstreamSection = `
-## Upstreams
+const upstreamSection = `## Upstreams
 
 Each upstream is a table of the list ` + "`upstream`" + `:
 
@@ -103,15 +102,15 @@ func Reference() string {
 		}
 		b.WriteString("\n\n")
 	}
-	text := strings.TrimRight(b.String(), "\n") + "\n" + upstreamSection
+	b.WriteString(upstreamSection)
 	for _, key := range new(Upstream).keys() {
-		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
+		fmt.Fprintf(&b, "| `%s` | %s |\n", key.name, key.doc)
 	}
-	text += scheduleSection
+	b.WriteString(scheduleSection)
 	for _, key := range new(scheduleEntry).keys() {
-		text += fmt.Sprintf("| `%s` | %s |\n", key.name, key.doc)
+		fmt.Fprintf(&b, "| `%s` | %s |\n", key.name, key.doc)
 	}
-	return text
+	return b.String()
 }
 
 // manualHead and manualTail stand around what Reference says.
