@@ -9,7 +9,8 @@ KUBO     := $(CURDIR)/.tools/ipfs
 PROMTOOL := $(TOOLS)/promtool
 
 # Where the programs are built, and whence they are installed.
-BIN      ?= bin
+BIN         ?= bin
+BUILD_FLAGS ?= -trimpath
 # make install puts everything below DESTDIR, for who lives in PREFIX.
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -36,7 +37,7 @@ all: build
 
 .PHONY: build
 build: ## Both programs, into bin/.
-	$(GO) build -trimpath -o '$(BIN)/' ./cmd/nar-p2pd ./cmd/p2pctl
+	$(GO) build $(BUILD_FLAGS) -o '$(BIN)/' ./cmd/nar-p2pd ./cmd/p2pctl
 
 .PHONY: install
 install: build install-files ## Programs, man pages, completions and units below PREFIX (/usr/local).

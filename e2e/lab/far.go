@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/pem"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,8 +35,7 @@ func (l *Lab) Far(dir string, rtt time.Duration, secure bool) *Far {
 	if secure {
 		server.EnableHTTP2 = true
 		server.StartTLS()
-		block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
-		l.certificate = l.File("certificate.pem", string(pem.EncodeToMemory(block)))
+		l.trust(server.Certificate().Raw)
 	} else {
 		server.Start()
 	}

@@ -179,7 +179,11 @@ func (h *Host) Command(ctx context.Context, program string, args ...string) *exe
 // Start starts a program on the host that ends with the test at the latest.
 func (h *Host) Start(program string, args ...string) {
 	h.lab.t.Helper()
-	cmd := h.Command(context.Background(), program, args...)
+	h.start(h.Command(context.Background(), program, args...))
+}
+
+func (h *Host) start(cmd *exec.Cmd) {
+	h.lab.t.Helper()
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
