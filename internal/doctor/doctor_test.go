@@ -44,10 +44,13 @@ func TestVerdicts(t *testing.T) {
 		"no store":            {func(n *node, _ *doctor.NixConfig) { n.status.Store.Kind = "none" }, "store", doctor.Warning},
 		"infrastructure":      {func(n *node, _ *doctor.NixConfig) { n.status.Role = "infrastructure" }, "store", doctor.Skipped},
 		"upstream down":       {func(n *node, _ *doctor.NixConfig) { n.status.Upstreams[0].Reachable = false }, "upstreams", doctor.Warning},
-		"no peers":            {func(n *node, _ *doctor.NixConfig) { n.peers = nil }, "peers", doctor.Warning},
-		"no neighbours":       {func(n *node, _ *doctor.NixConfig) { n.peers[0].LAN = false }, "lan-peers", doctor.Skipped},
-		"no DHT nodes":        {func(n *node, _ *doctor.NixConfig) { n.status.P2P.RoutingPeers = 0 }, "dht", doctor.Warning},
-		"delegated":           {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Routing = "none" }, "dht", doctor.Skipped},
+		"upstream not asked": {func(n *node, _ *doctor.NixConfig) {
+			n.status.Upstreams[0].State, n.status.Upstreams[0].URL = "unknown", "http://127.0.0.1:1"
+		}, "upstreams", doctor.Warning},
+		"no peers":      {func(n *node, _ *doctor.NixConfig) { n.peers = nil }, "peers", doctor.Warning},
+		"no neighbours": {func(n *node, _ *doctor.NixConfig) { n.peers[0].LAN = false }, "lan-peers", doctor.Skipped},
+		"no DHT nodes":  {func(n *node, _ *doctor.NixConfig) { n.status.P2P.RoutingPeers = 0 }, "dht", doctor.Warning},
+		"delegated":     {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Routing = "none" }, "dht", doctor.Skipped},
 		"behind a NAT": {func(n *node, _ *doctor.NixConfig) {
 			n.status.P2P.Reach = control.Reach{State: "unreachable", Why: "a NAT", Remedy: "a port"}
 		}, "reachability", doctor.Warning},

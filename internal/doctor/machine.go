@@ -30,7 +30,7 @@ func (x *examination) clock(ctx context.Context) Check {
 		if u.Private || !u.Reachable {
 			continue
 		}
-		theirs, err := x.date(ctx, strings.TrimRight(u.URL, "/")+"/nix-cache-info")
+		theirs, err := x.date(ctx, cacheInfo(u.URL))
 		if err != nil {
 			continue
 		}
@@ -43,6 +43,10 @@ func (x *examination) clock(ctx context.Context) Check {
 	return skipped(name, "no upstream tells the time")
 }
 
+// cacheInfo is the file that every cache has.
+func cacheInfo(cache string) string { return strings.TrimRight(cache, "/") + "/nix-cache-info" }
+
+// date returns the time that a server tells, whatever else it says.
 func (x *examination) date(ctx context.Context, address string) (time.Time, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {

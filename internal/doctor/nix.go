@@ -89,7 +89,8 @@ func (x *examination) substituterChecks(cfg *NixConfig) []Check {
 	remedy := fmt.Sprintf("in nix.conf: substituters = %s https://cache.nixos.org (and restart nix-daemon, if there is one)", x.status.Substituter)
 	switch {
 	case !cfg.Substitute:
-		return []Check{failed(name, "in nix.conf: substitute = true", "Nix substitutes nothing: substitute is false")}
+		return []Check{failed(name, "connect this machine, or in nix.conf: substitute = true",
+			"Nix substitutes nothing: substitute is false, as it is by itself where no network interface is up")}
 	case at < 0:
 		return []Check{failed(name, remedy, "%s is none of Nix's substituters", x.status.Substituter)}
 	}

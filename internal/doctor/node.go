@@ -29,13 +29,19 @@ func (x *examination) store(context.Context) []Check {
 	}
 }
 
-func (x *examination) upstreams(context.Context) []Check {
+// upstreams asks those that the node has not asked yet.
+func (x *examination) upstreams(ctx context.Context) []Check {
 	const name = "upstreams"
 	if !x.up {
 		return nil
 	}
 	var down []string
 	for _, u := range x.status.Upstreams {
+		if u.State == "unknown" && !u.Private {
+			if _, err := x.date(ctx, cacheInfo(u.URL)); err != nil {
+				u.Reachable, u.Problem = false, err.Error()
+			}
+		}
 		if !u.Reachable {
 			down = append(down, fmt.Sprintf("%s (%s)", u.URL, u.Problem))
 		}
@@ -50,7 +56,7 @@ func (x *examination) upstreams(context.Context) []Check {
 	case len(down) > 0:
 		return []Check{warning(name, remedy, "%d of %d do not answer: %s", len(down), all, strings.Join(down, ", "))}
 	default:
-		return []Check{ok(name, "%d answer or were not asked yet", all)}
+		return []Check{ok(name, "%d answer, or are private and were not asked yet", all)}
 	}
 }
 
