@@ -96,8 +96,9 @@ func printConfig(w io.Writer, cfg *control.Config) error {
 
 func newConfigCheck() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check [FILE]",
-		Short: "check a configuration file without a daemon",
+		Use:     "check [FILE]",
+		Short:   "check a configuration file without a daemon",
+		Example: "  p2pctl config check config.toml",
 		Long: "Check a configuration file, or the one that nar-p2pd would read here, as the\n" +
 			"daemon does at its start. \"nar-p2pd --check\" looks at the files that the settings\n" +
 			"name too.",
@@ -126,8 +127,9 @@ func newConfigCheck() *cobra.Command {
 
 func newConfigPath(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "path",
-		Short: "print the configuration file that nar-p2pd reads",
+		Use:     "path",
+		Short:   "print the configuration file that nar-p2pd reads",
+		Example: "  $EDITOR $(p2pctl config path)",
 		Long: "Print the file that the running daemon has read; where none runs, the one that\n" +
 			"would be read if this user started it.",
 		Args: usage(cobra.NoArgs),
@@ -152,8 +154,9 @@ func newConfigPath(o *options) *cobra.Command {
 
 func newConfigReload(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "reload",
-		Short: "have the daemon read its settings again",
+		Use:     "reload",
+		Short:   "have the daemon read its settings again",
+		Example: "  p2pctl config reload",
 		Long: "Have the daemon read its settings again, as SIGHUP does. What can change without a\n" +
 			"restart does at once, and what cannot is named. With a mistake in them nothing\n" +
 			"changes.",

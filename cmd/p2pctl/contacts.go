@@ -47,6 +47,7 @@ func newPeersPing(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:               "ping PEER",
 		Short:             "measure round trips to a peer",
+		Example:           "  p2pctl peers ping -c 10 12D3KooW...",
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: once(o.completePeers),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -147,6 +148,7 @@ func newPeersUnban(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "unban PEER",
 		Short:             "take a ban back",
+		Example:           "  p2pctl peers unban 12D3KooW...",
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: once(o.completeBanned),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -168,9 +170,10 @@ func newPeersUnban(o *options) *cobra.Command {
 
 func newPeersBanned(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "banned",
-		Short: "list the peers that are banned",
-		Args:  usage(cobra.NoArgs),
+		Use:     "banned",
+		Short:   "list the peers that are banned",
+		Example: "  p2pctl peers banned --json",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			bans, err := o.client().Bans(cmd.Context())
 			if err != nil {

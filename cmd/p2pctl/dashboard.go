@@ -10,8 +10,9 @@ import (
 // such as a browser's, every user of the machine can read.
 func newDashboard(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "dashboard",
-		Short: "show where the dashboard is, with the right to pause sharing",
+		Use:     "dashboard",
+		Short:   "show where the dashboard is, with the right to pause sharing",
+		Example: "  p2pctl dashboard",
 		Long: "Print the address of the dashboard, with a token: a page that is opened by it may\n" +
 			"pause and resume sharing. Whoever has no access to the control socket can read the\n" +
 			"dashboard but change nothing. The token is good until the daemon ends.",

@@ -14,8 +14,9 @@ import (
 
 func newExplain(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "explain PATH",
-		Short: "tell why a store path would be served or not, and from where",
+		Use:     "explain PATH",
+		Short:   "tell why a store path would be served or not, and from where",
+		Example: "  p2pctl explain /nix/store/…-hello-2.12.1\n  p2pctl explain --json 00bgd045z0d4icpbc2yyz4gx48ak44la",
 		Long: "Tell what the node knows of a store path, which may be given by its hash part:\n" +
 			"why Nix would get it or a 404, what each upstream says of it, what its\n" +
 			"signatures are worth, which peers hold it, and where it came from the last time.\n\n" +

@@ -36,8 +36,9 @@ type destination struct {
 func newFetch(o *options) *cobra.Command {
 	var to destination
 	c := &cobra.Command{
-		Use:   "fetch PATH {-o FILE | --unpack DIR}",
-		Short: "fetch the NAR of a store path, or what is in it",
+		Use:     "fetch PATH {-o FILE | --unpack DIR}",
+		Short:   "fetch the NAR of a store path, or what is in it",
+		Example: "  p2pctl fetch /nix/store/…-hello-2.12.1 -o hello.nar\n  p2pctl fetch /nix/store/…-hello-2.12.1 --unpack hello",
 		Long: "Fetch the NAR of a store path (or hash part) through the node, from peers or\n" +
 			"caches, without touching the Nix store.\n\n" +
 			"The record's signature is checked by nar-p2pd; p2pctl itself checks the bytes\n" +

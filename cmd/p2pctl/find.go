@@ -24,8 +24,9 @@ type findResult struct {
 func newFind(o *options) *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use:   "find PATH|NAR-HASH|CID...",
-		Short: "find the peers that provide store paths",
+		Use:     "find PATH|NAR-HASH|CID...",
+		Short:   "find the peers that provide store paths",
+		Example: "  p2pctl find /nix/store/…-hello-2.12.1\n  ipfs routing findprovs $(p2pctl find --json /nix/store/…-hello-2.12.1 | jq -r '.[0].cid')",
 		Long: "Find the peers that provide the NARs of store paths. A target is a store path,\n" +
 			"its hash part, a NAR hash (sha256:..., sha256-..., or 52 base-32 characters) or\n" +
 			"the CID of one.\n\n" +

@@ -46,8 +46,9 @@ func newKey(o *options) *cobra.Command {
 func newKeyGenerate(o *options) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use:   "generate NAME",
-		Short: "make a key for signing what this machine builds",
+		Use:     "generate NAME",
+		Short:   "make a key for signing what this machine builds",
+		Example: "  p2pctl key generate example.org-1",
 		Long: "Make a key for signing what this machine builds, in the format of\n" +
 			"nix-store --generate-binary-cache-key. NAME becomes part of every signature; it is\n" +
 			"usual to number the keys of a team: example.org-1.\n\n" +
@@ -78,8 +79,9 @@ func newKeyGenerate(o *options) *cobra.Command {
 
 func newKeyShow(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show FILE",
-		Short: "show the public key that belongs to a secret one",
+		Use:     "show FILE",
+		Short:   "show the public key that belongs to a secret one",
+		Example: "  p2pctl key show example.org-1.secret",
 		Long: "Show the public key that belongs to the secret key in FILE, as it stands in\n" +
 			"Nix's trusted-public-keys and in nar-p2pd's trust.public_keys and\n" +
 			"share.public_keys. nar-p2pd is not needed.",

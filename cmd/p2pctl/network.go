@@ -33,8 +33,9 @@ func newNetworkCreate(o *options) *cobra.Command {
 	var key bool
 	f := folder{invites: true}
 	c := &cobra.Command{
-		Use:   "create NAME",
-		Short: "make a private network: settings, and an invitation for others",
+		Use:     "create NAME",
+		Short:   "make a private network: settings, and an invitation for others",
+		Example: "  p2pctl network create acme --bootstrap=/dns4/p2p.example.org/tcp/8461/p2p/12D3KooW...",
 		Long: "Make a private network. What is printed goes into config.toml, on this machine\n" +
 			"and on all others, which get it by \"p2pctl network join INVITATION\".\n\n" +
 			"Whoever knows the name of a network can take part in it, unless the settings\n" +
@@ -71,8 +72,9 @@ func newNetworkCreate(o *options) *cobra.Command {
 func newNetworkJoin(o *options) *cobra.Command {
 	var f folder
 	c := &cobra.Command{
-		Use:   "join INVITATION|-",
-		Short: "print, or write, the settings of a network one is invited to",
+		Use:     "join INVITATION|-",
+		Short:   "print, or write, the settings of a network one is invited to",
+		Example: "  p2pctl network join narp2p1...\n  p2pctl network join - --write < invitation",
 		Long: "Print the settings that an invitation stands for. With - it is read from\n" +
 			"standard input, so that a secret does not end up in the shell's history.",
 		Args: usage(cobra.ExactArgs(1)),
@@ -98,9 +100,10 @@ func newNetworkJoin(o *options) *cobra.Command {
 
 func newNetworkShow(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show",
-		Short: "print an invitation to the network of the running nar-p2pd",
-		Args:  usage(cobra.NoArgs),
+		Use:     "show",
+		Short:   "print an invitation to the network of the running nar-p2pd",
+		Example: "  p2pctl network show | ssh other-machine p2pctl network join - --write",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := o.client().Status(cmd.Context())
 			if err != nil {

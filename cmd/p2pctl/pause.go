@@ -34,9 +34,10 @@ func newPause(o *options) *cobra.Command {
 
 func newResume(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "resume",
-		Short: "share again after p2pctl pause",
-		Args:  usage(cobra.NoArgs),
+		Use:     "resume",
+		Short:   "share again after p2pctl pause",
+		Example: "  p2pctl resume",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.client().Resume(cmd.Context())
 			return o.printSharing(cmd, s, err)

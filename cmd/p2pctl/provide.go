@@ -12,5 +12,6 @@ func newProvide(o *options) *cobra.Command {
 		"network now.\n\n" +
 		"Paths are shared by themselves when they may be. One that may not fails with the\n" +
 		"reason."
+	c.Example = "  p2pctl provide $(readlink result)"
 	return c
 }

@@ -47,13 +47,21 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "the daemon's control socket (default $"+socketEnv+", else where nar-p2pd puts it)")
 	completeFlag(root, "socket", completeFiles)
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
-	root.AddCommand(
-		newStatus(o), newDoctor(o), newPeers(o), newProvide(o), newWithdraw(o), newFind(o), newExplain(o), newHealth(o), newFetch(o),
-		newWatch(o), newStats(o), newPause(o), newResume(o), newDashboard(o),
-		newUpgradePlan(o), newSign(o), newKey(o), newNetwork(o), newConfig(o), newVersion(o),
-	)
-	root.AddCommand(newGenerate(root))
+	addGroup(root, "look", "How the node is:", newStatus(o), newDoctor(o), newWatch(o), newStats(o), newPeers(o), newDashboard(o))
+	addGroup(root, "paths", "Where store paths are:", newFind(o), newExplain(o), newHealth(o), newUpgradePlan(o), newFetch(o))
+	addGroup(root, "share", "What others get:", newPause(o), newResume(o), newProvide(o), newWithdraw(o), newSign(o), newKey(o))
+	addGroup(root, "set", "Settings:", newConfig(o), newNetwork(o))
+	root.AddCommand(newVersion(o), newGenerate(root))
 	return root
+}
+
+// addGroup adds commands that the help lists together.
+func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, c := range commands {
+		c.GroupID = id
+	}
+	root.AddCommand(commands...)
 }
 
 func (o *options) client() *control.Client {

@@ -56,8 +56,9 @@ type signedPath struct {
 func newSign(o *options) *cobra.Command {
 	var s signOptions
 	c := &cobra.Command{
-		Use:   "sign --key FILE PATH...",
-		Short: "sign what this machine has built, for peers that trust the key",
+		Use:     "sign --key FILE PATH...",
+		Short:   "sign what this machine has built, for peers that trust the key",
+		Example: "  p2pctl sign --key example.org-1.secret $(readlink result)",
 		Long: "Sign store paths, and all that they need, as far as this machine has built it or\n" +
 			"it is a source whose content address proves it. What came from a cache has the\n" +
 			"cache's signature and is skipped; derivations are never signed. It warns of\n" +

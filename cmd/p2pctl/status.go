@@ -13,9 +13,10 @@ import (
 
 func newStatus(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "show how the node is, and what strangers can see of it",
-		Args:  usage(cobra.NoArgs),
+		Use:     "status",
+		Short:   "show how the node is, and what strangers can see of it",
+		Example: "  p2pctl status\n  p2pctl status --json | jq .narBytes",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := o.client().Status(cmd.Context())
 			if err != nil {

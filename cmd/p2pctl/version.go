@@ -10,9 +10,10 @@ import (
 
 func newVersion(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "print the version of p2pctl",
-		Args:  usage(cobra.NoArgs),
+		Use:     "version",
+		Short:   "print the version of p2pctl",
+		Example: "  p2pctl version --json",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.json {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"version": version.String()})

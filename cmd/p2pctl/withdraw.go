@@ -11,5 +11,6 @@ func newWithdraw(o *options) *cobra.Command {
 	c.Long = "Stop sharing store paths, until they are provided again.\n\n" +
 		"Peers are told \"not held\" at once. What the DHT was told cannot be taken back: it\n" +
 		"forgets within 48 hours."
+	c.Example = "  p2pctl withdraw /nix/store/…-linux-firmware-20260101"
 	return c
 }
