@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/p2p"
@@ -67,6 +68,10 @@ func explained(err error) error {
 		hint = "p2pctl peers unban lets it in again"
 	case errors.Is(err, p2p.ErrNotMember):
 		hint = "see p2p.allow and p2p.allow_file"
+	case errors.Is(err, swarm.ErrNoAddresses):
+		hint = "name its address as well: /ip4/192.0.2.1/tcp/8461/p2p/PEER-ID"
+	default:
+		hint = "see that it runs, and that its port can be reached from here"
 	}
 	return &control.Error{Status: http.StatusConflict, Message: err.Error(), Hint: hint}
 }

@@ -20,7 +20,7 @@ func newConfig(o *options) *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE:  group,
 	}
-	c.AddCommand(newConfigShow(o), newConfigCheck(), newConfigPath(o), newConfigReload(o))
+	c.AddCommand(newConfigShow(o), newConfigCheck(o), newConfigPath(o), newConfigReload(o))
 	return c
 }
 
@@ -94,7 +94,7 @@ func printConfig(w io.Writer, cfg *control.Config) error {
 	return t.Flush()
 }
 
-func newConfigCheck() *cobra.Command {
+func newConfigCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "check [FILE]",
 		Short:   "check a configuration file without a daemon",
@@ -118,6 +118,9 @@ func newConfigCheck() *cobra.Command {
 			}
 			if cfg.File == "" {
 				return fmt.Errorf("%w: no configuration file at %s", errNotFound, strings.Join(config.Files(os.Environ()), " or "))
+			}
+			if o.json {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"file": cfg.File})
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine\n", cfg.File)
 			return err

@@ -45,6 +45,9 @@ func newHealth(o *options) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{systemLink}
+				if _, err := os.Lstat(systemLink); err != nil {
+					return usageError{fmt.Errorf("%s is not there, as it is on NixOS: name a path, such as ~/.nix-profile", systemLink)}
+				}
 			}
 			paths, err := resolvePaths(args)
 			if err != nil {

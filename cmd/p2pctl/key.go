@@ -131,6 +131,9 @@ func writeKey(file string, key narinfo.SecretKey) error {
 // what is in the file.
 func readKey(cmd *cobra.Command, file string) (narinfo.SecretKey, error) {
 	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = advice{err, "p2pctl key generate makes a key"}
+	}
 	if err != nil {
 		return narinfo.SecretKey{}, err
 	}

@@ -38,6 +38,9 @@ func newPeers(o *options) *cobra.Command {
 }
 
 func printPeers(w io.Writer, peers []control.Peer) error {
+	if isTerminal(w) {
+		w = &cutter{w: w, columns: width(w)} // addresses are many, and last
+	}
 	t := table(w)
 	fmt.Fprintln(t, "PEER\tKIND\tLATENCY\tAGENT\tADDRESSES")
 	for _, p := range peers {

@@ -105,6 +105,34 @@ func width(w io.Writer) int {
 	return 80
 }
 
+// cutter cuts what does not fit into a line of a terminal.
+type cutter struct {
+	w       io.Writer
+	columns int
+	used    int
+}
+
+// Write implements io.Writer.
+func (c *cutter) Write(p []byte) (int, error) {
+	var line []rune
+	for _, r := range string(p) {
+		c.used++
+		switch {
+		case r == '\n':
+			c.used = 0
+		case c.used == c.columns:
+			r = '…' // though it may be the last
+		case c.used > c.columns:
+			continue
+		}
+		line = append(line, r)
+	}
+	if _, err := io.WriteString(c.w, string(line)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // wrap breaks text at blanks into lines of at most columns bytes, and longer
 // words.
 func wrap(text string, columns int) []string {

@@ -35,7 +35,16 @@ const nameColumn = len("substituter  ")
 
 func printStatus(w io.Writer, s *control.Status) error {
 	t := table(w)
-	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row := func(name, format string, args ...any) {
+		lines := []string{fmt.Sprintf(format, args...)}
+		if isTerminal(w) {
+			lines = wrap(lines[0], max(width(w)-nameColumn, 20))
+		}
+		for _, line := range lines {
+			fmt.Fprintf(t, "%s\t%s\n", name, line)
+			name = ""
+		}
+	}
 	row("nar-p2pd", "%s, up %v", s.Version, time.Since(s.Started).Round(time.Second))
 	row("profile", "%s, network %s%s", s.Profile, s.Network, unless(s.Role != "infrastructure", ", infrastructure"))
 	if s.Sharing.Paused || s.Sharing.Metered {
