@@ -43,6 +43,8 @@ type outlook struct {
 	verdict network.Reachability
 	probed  []ma.Multiaddr
 	relays  []ma.Multiaddr
+	// nats are what the router does with ports, by transport.
+	nats    map[network.NATTransportProtocol]network.NATDeviceType
 	since   time.Time
 	renewed time.Time
 	// punches and failures count the holes that could be punched and not.
@@ -70,6 +72,7 @@ func (l *live) judge(ctx context.Context) error {
 		new(event.EvtLocalReachabilityChanged),
 		new(event.EvtHostReachableAddrsChanged),
 		new(event.EvtAutoRelayAddrsUpdated),
+		new(event.EvtNATDeviceTypeChanged),
 		new(event.EvtPeerIdentificationCompleted),
 	}, eventbus.Name("nar-p2p-outlook"), eventbus.BufSize(64))
 	if err != nil {
@@ -130,7 +133,28 @@ func (s *outlook) hear(e any) {
 		s.probed = e.Reachable
 	case event.EvtAutoRelayAddrsUpdated:
 		s.relays = e.RelayAddrs
+	case event.EvtNATDeviceTypeChanged:
+		if s.nats == nil {
+			s.nats = make(map[network.NATTransportProtocol]network.NATDeviceType)
+		}
+		s.nats[e.TransportProtocol] = e.NatDeviceType
 	}
+}
+
+// nat is what kind of NAT is before the node. Holes are punched over UDP where
+// there is QUIC, which is the one that counts.
+func (s *outlook) nat() NAT {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, transport := range []network.NATTransportProtocol{network.NATTransportUDP, network.NATTransportTCP} {
+		switch s.nats[transport] {
+		case network.NATDeviceTypeEndpointIndependent:
+			return SamePort
+		case network.NATDeviceTypeEndpointDependent:
+			return AnyPort
+		}
+	}
+	return ""
 }
 
 func (s *outlook) now() network.Reachability {
@@ -246,6 +270,18 @@ const (
 	Unsettled Reach = "unknown"
 )
 
+// NAT is what a NAT does with the node's ports, as far as a few peers have seen it;
+// "" is not known.
+type NAT string
+
+const (
+	// SamePort is one that all peers see at the same port, as without any: holes can
+	// be punched in it.
+	SamePort NAT = "same port"
+	// AnyPort is one that each peer sees at another port: holes can hardly be punched.
+	AnyPort NAT = "any port"
+)
+
 // ReachStatus says how others can reach the node, and what could be done about it.
 type ReachStatus struct {
 	Reach Reach
@@ -253,10 +289,18 @@ type ReachStatus struct {
 	Why, Remedy string
 	// Relays are those that lead to the node.
 	Relays []peer.ID
+	NAT    NAT
 }
 
 // reachStatus tells how others can reach the node.
 func (l *live) reachStatus() ReachStatus {
+	status := l.seen()
+	status.NAT = l.outlook.nat()
+	return status
+}
+
+// seen is how others see the node, but for the NAT.
+func (l *live) seen() ReachStatus {
 	l.outlook.mu.Lock()
 	verdict, probed, addrs, since := l.outlook.verdict, l.outlook.probed, l.outlook.relays, l.outlook.since
 	l.outlook.mu.Unlock()

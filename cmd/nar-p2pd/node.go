@@ -79,7 +79,7 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		Connected:    s.Connected,
 		Reachability: strings.ToLower(s.Reachability.String()),
 		Routing:      "none",
-		Reach:        control.Reach{State: string(s.Reach.Reach), Why: s.Reach.Why, Remedy: s.Reach.Remedy},
+		Reach:        control.Reach{State: string(s.Reach.Reach), Why: s.Reach.Why, Remedy: s.Reach.Remedy, NAT: string(s.Reach.NAT)},
 	}
 	for _, relay := range s.Reach.Relays {
 		status.Reach.Relays = append(status.Reach.Relays, relay.String())

@@ -179,6 +179,10 @@ type Reach struct {
 	Remedy string `json:"remedy,omitempty"`
 	// Relays are the peer IDs of those that lead to the node.
 	Relays []string `json:"relays,omitempty"`
+	// NAT is "same port" where all peers see the node at the same one, as it takes to
+	// punch holes, "any port" where each sees it at another, and "" where that is not
+	// known yet.
+	NAT string `json:"nat,omitempty"`
 }
 
 // Relaying counts what the node does for others as a relay.

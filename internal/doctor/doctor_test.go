@@ -54,6 +54,19 @@ func TestVerdicts(t *testing.T) {
 		"behind a NAT": {func(n *node, _ *doctor.NixConfig) {
 			n.status.P2P.Reach = control.Reach{State: "unreachable", Why: "a NAT", Remedy: "a port"}
 		}, "reachability", doctor.Warning},
+		"any port": {func(n *node, _ *doctor.NixConfig) {
+			n.status.P2P.Reach.State, n.status.P2P.Reach.NAT = "relayed", "any port"
+		}, "nat", doctor.Warning},
+		"same port": {func(n *node, _ *doctor.NixConfig) {
+			n.status.P2P.Reach.State, n.status.P2P.Reach.NAT = "relayed", "same port"
+		}, "nat", doctor.OK},
+		"no port known": {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reach.State = "relayed" }, "nat", doctor.Skipped},
+		"a relay": {func(n *node, _ *doctor.NixConfig) {
+			n.status.P2P.Reach.State, n.status.P2P.Reach.Relays = "relayed", []string{"x"}
+		}, "relay", doctor.OK},
+		"no relay": {func(n *node, _ *doctor.NixConfig) {
+			n.status.P2P.Reach.State, n.status.P2P.Reach.Remedy = "unreachable", "a port"
+		}, "relay", doctor.Warning},
 		"relayed":      {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reach.State = "relayed" }, "reachability", doctor.OK},
 		"nobody tells": {func(n *node, _ *doctor.NixConfig) { n.status.P2P.Reach.State = "unknown" }, "reachability", doctor.Warning},
 		"just started": {func(n *node, _ *doctor.NixConfig) {

@@ -72,7 +72,7 @@ func (x *examination) network(ctx context.Context) []Check {
 	if x.status.Profile == "lan" {
 		return append(checks, skipped("dht", "profile lan has none"))
 	}
-	return append(checks, x.dht(), x.reachability())
+	return append(checks, x.dht(), x.reachability(), x.nat(), x.relay())
 }
 
 func (x *examination) young() bool { return time.Since(x.status.Started) < settling }
@@ -133,5 +133,38 @@ func (x *examination) reachability() Check {
 		return warning(name, "it needs peers who tell; see peers and dht", "%s", reach.Why)
 	default:
 		return ok(name, "%s", reach.Why)
+	}
+}
+
+// nat is about the router, where there is one between the node and the others.
+func (x *examination) nat() Check {
+	const name = "nat"
+	switch reach := x.status.P2P.Reach; {
+	case reach.State == "local":
+		return skipped(name, "does not matter: nobody from afar is to reach this node")
+	case reach.NAT == "any port" && reach.State != "reachable":
+		return warning(name, "switch on port mapping (UPnP or NAT-PMP) in the router, or forward a port: docs/nat.md",
+			"each peer sees this node at another port, so that holes can hardly be punched")
+	case reach.NAT == "same port":
+		return ok(name, "all peers see this node at the same port, so that direct connections can be made")
+	case reach.State == "reachable":
+		return ok(name, "none is in the way")
+	default:
+		return skipped(name, "not known: it takes some peers from afar and a few minutes to tell")
+	}
+}
+
+// relay is about who leads others to a node that they cannot reach by themselves.
+func (x *examination) relay() Check {
+	const name = "relay"
+	switch reach := x.status.P2P.Reach; {
+	case len(reach.Relays) > 0:
+		return ok(name, "%d lead to this node", len(reach.Relays))
+	case reach.State == "reachable":
+		return ok(name, "none is needed")
+	case reach.State == "unreachable":
+		return warning(name, reach.Remedy, "none has taken a reservation of this node")
+	default:
+		return skipped(name, "none is needed, as far as is known yet")
 	}
 }

@@ -26,6 +26,7 @@ export function status(s) {
   if (p) {
     list.push(["Peer ID", el("span", { className: "mono" }, p.peerId)], ["Reached from outside", p.reach?.why || p.reachability]);
     if (p.reach?.remedy) list.push(["Remedy", p.reach.remedy]);
+    if (p.reach?.nat) list.push(["Seen by peers", p.reach.nat === "same port" ? "at the same port by all" : "at another port by each"]);
     list.push(["DHT", p.routing === "none" ? "none" : `${p.routing}, ${p.routingPeers} nodes known`]);
     const a = p.announcing;
     if (a) {
