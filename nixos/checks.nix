@@ -19,6 +19,12 @@ in
     '';
   };
 
+  lint = package.overrideAttrs (old: {
+    nativeBuildInputs = old.nativeBuildInputs ++ [ pkgs.golangci-lint ];
+    buildPhase = "HOME=$TMPDIR golangci-lint run --config=${../.golangci.yml} ./...";
+    installPhase = "touch $out";
+  });
+
   module = assert cases.failures == [ ]; pkgs.emptyFile;
 } // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
   vm = pkgs.callPackage ./tests/vm.nix { inherit package; };

@@ -20,12 +20,16 @@ in
     environment.systemPackages = [ cfg.package ];
 
     launchd.user.agents.nar-p2pd.serviceConfig = {
-      ProgramArguments = [ "${cfg.package}/bin/nar-p2pd" "--config=${cfg.configFile}" ];
+      # launchd knows no way to name a file in the user's home, but the shell does.
+      ProgramArguments = [
+        "/bin/sh"
+        "-c"
+        ''exec ${cfg.package}/bin/nar-p2pd --config=${cfg.configFile} 2>>"$HOME/Library/Logs/nar-p2pd.log"''
+      ];
       RunAtLoad = true;
       KeepAlive.SuccessfulExit = false;
       ExitTimeOut = 45;
       ProcessType = "Background";
-      StandardErrorPath = "/tmp/nar-p2pd.log";
     };
   };
 }

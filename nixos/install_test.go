@@ -83,7 +83,7 @@ func TestInstallDarwin(t *testing.T) {
 			texts = append(texts, string(text))
 		}
 	}
-	if all := strings.Join(texts, ""); !strings.Contains(all, "/opt/nar-p2p/bin/nar-p2pd") || strings.Contains(all, "@") {
+	if all := strings.Join(texts, ""); !strings.Contains(all, `exec /opt/nar-p2p/bin/nar-p2pd 2>>"$HOME/`) || strings.Contains(all, "@") {
 		t.Errorf("the agent does not name the program:\n%s", all)
 	}
 	if _, err := os.Stat(filepath.Join(prefix, "lib/systemd")); !errors.Is(err, fs.ErrNotExist) {

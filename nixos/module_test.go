@@ -104,7 +104,7 @@ func TestFlake(t *testing.T) {
 	want := map[string]any{
 		"names":      []any{"apps", "checks", "darwinModules", "devShells", "nixosModules", "overlays", "packages"},
 		"systems":    []any{"aarch64-darwin", "aarch64-linux", "x86_64-darwin", "x86_64-linux"},
-		"checks":     []any{"module", "package", "tests", "vm"},
+		"checks":     []any{"lint", "module", "package", "tests", "vm"},
 		"vendorHash": strings.TrimSpace(string(hash)),
 		"version":    "0.1.0-0123456",
 	}

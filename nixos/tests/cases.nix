@@ -160,7 +160,7 @@ let
     let c = lib.evaluate ../darwin.nix [ surroundings { services.nar-p2pd.enable = true; } ];
     in
     builtins.head c.nix.settings.substituters == "http://127.0.0.1:8460"
-    && builtins.match ".*/bin/nar-p2pd" (builtins.head c.launchd.user.agents.nar-p2pd.serviceConfig.ProgramArguments) != null;
+    && contains "exec .*/bin/nar-p2pd --config=/nix/store/" (toString c.launchd.user.agents.nar-p2pd.serviceConfig.ProgramArguments);
 
   succeeds = value: let tried = builtins.tryEval (builtins.deepSeq value value); in tried.success && tried.value;
   evaluates = config: (builtins.tryEval (builtins.deepSeq { inherit (config) assertions warnings systemd nix; inherit (config.services) nar-p2pd; } true)).success;

@@ -1,5 +1,6 @@
-# On real NixOS machines: a cache, a provider, a relay, and a consumer behind a NAT.
-# The cache goes away, and the consumer substitutes from the provider all the same.
+# On real NixOS machines: a provider, a relay, and a consumer behind a NAT. The
+# upstream is cache.nixos.org, from which they are cut off: nothing leads out of the
+# test. The consumer substitutes from the provider all the same.
 { testers, runCommand, nix, hello, package }:
 
 let
@@ -47,7 +48,7 @@ testers.runNixOSTest {
     public = open("${keys}/public").read().strip()
 
     def configure(machine, bootstrap=""):
-        lines = [f"NAR_P2P_TRUST_PUBLIC_KEYS={public}", f"NAR_P2P_SHARE_PUBLIC_KEYS={public}", "NAR_P2P_UPSTREAM="]
+        lines = [f"NAR_P2P_TRUST_PUBLIC_KEYS={public}", f"NAR_P2P_SHARE_PUBLIC_KEYS={public}"]
         if bootstrap:
             lines.append(f"NAR_P2P_P2P_BOOTSTRAP={bootstrap}")
         text = "\\n".join(lines)
@@ -68,7 +69,7 @@ testers.runNixOSTest {
     with subtest("the sandbox is as tight as it was measured"):
         relay.succeed("systemd-analyze security --threshold=15 nar-p2pd.service")
 
-    with subtest("with no cache at all the consumer gets it from the provider"):
+    with subtest("cut off from the cache the consumer gets it from the provider"):
         provider.wait_until_succeeds("p2pctl provide ${hello}")
         consumer.fail("test -e ${hello}")
         consumer.wait_until_succeeds(
