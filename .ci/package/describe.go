@@ -62,6 +62,9 @@ func (r *release) describe(ctx context.Context) error {
 	return errors.Join(cyclonedx.NewBOMEncoder(file, cyclonedx.BOMFileFormatJSON).SetPretty(true).Encode(bom), file.Close())
 }
 
+// standardLibrary is what stands for Go's own among the modules.
+const standardLibrary = "std"
+
 // modules reads from the programs themselves what is in them.
 func (r *release) modules() ([]*debug.Module, error) {
 	all := map[string]*debug.Module{}
@@ -75,6 +78,7 @@ func (r *release) modules() ([]*debug.Module, error) {
 			if err != nil {
 				return nil, err
 			}
+			all[standardLibrary] = &debug.Module{Path: standardLibrary, Version: strings.TrimPrefix(info.GoVersion, "go")}
 			for _, m := range info.Deps {
 				all[m.Path] = m
 			}
@@ -91,17 +95,11 @@ func (r *release) modules() ([]*debug.Module, error) {
 // licences returns the names and the texts of a module's licences. There is no name
 // for one that is not in SPDX's words.
 func (r *release) licences(ctx context.Context, m *debug.Module) (names []string, text string, err error) {
-	list := exec.CommandContext(ctx, "go", "mod", "download", "-json", m.Path+"@"+m.Version)
-	list.Dir = r.source
-	out, err := list.Output()
+	dir, err := r.folderOf(ctx, m)
 	if err != nil {
 		return nil, "", err
 	}
-	var at struct{ Dir string }
-	if err := json.Unmarshal(out, &at); err != nil {
-		return nil, "", err
-	}
-	entries, err := os.ReadDir(at.Dir)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, "", err
 	}
@@ -110,7 +108,7 @@ func (r *release) licences(ctx context.Context, m *debug.Module) (names []string
 		if entry.IsDir() || !strings.HasPrefix(upper, "LICEN") && !strings.HasPrefix(upper, "COPYING") && !strings.HasPrefix(upper, "NOTICE") && !strings.HasPrefix(upper, "UNLICENSE") {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(at.Dir, entry.Name()))
+		data, err := os.ReadFile(filepath.Join(dir, entry.Name()))
 		if err != nil {
 			return nil, "", err
 		}
@@ -122,7 +120,26 @@ func (r *release) licences(ctx context.Context, m *debug.Module) (names []string
 		text += string(data) + "\n"
 	}
 	if text == "" {
-		return nil, "", fmt.Errorf("not found in %s", at.Dir)
+		return nil, "", fmt.Errorf("not found in %s", dir)
 	}
 	return names, text, nil
+}
+
+// folderOf is where the source of a module is.
+func (r *release) folderOf(ctx context.Context, m *debug.Module) (string, error) {
+	if m.Path == standardLibrary {
+		root := exec.CommandContext(ctx, "go", "env", "GOROOT")
+		root.Dir = r.source
+		out, err := root.Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	list := exec.CommandContext(ctx, "go", "mod", "download", "-json", m.Path+"@"+m.Version)
+	list.Dir = r.source
+	out, err := list.Output()
+	if err != nil {
+		return "", err
+	}
+	var at struct{ Dir string }
+	err = json.Unmarshal(out, &at)
+	return at.Dir, err
 }

@@ -198,6 +198,9 @@ func checkModules(t *testing.T, out string) {
 	if n := len(*bom.Components); n < 50 {
 		t.Errorf("only %d modules are in the SBOM", n)
 	}
+	if !strings.Contains(texts, "\nstd "+strings.TrimPrefix(runtime.Version(), "go")+": BSD-3-Clause\n") {
+		t.Error("the licence of Go's own library is missing")
+	}
 	for _, c := range *bom.Components {
 		if c.Licenses == nil || len(*c.Licenses) == 0 || !strings.Contains(texts, "\n"+c.Name+" "+c.Version+": ") {
 			t.Errorf("%s has no licence", c.Name)
