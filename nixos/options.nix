@@ -59,6 +59,8 @@ in
             "How much of the network the node takes part in.";
           network = setting (types.strMatching "[a-z0-9-]{1,32}")
             "The network to join: `public`, or the name of a private one.";
+          metered = setting (types.enum [ "auto" "yes" "no" ])
+            "Whether the connection is paid for by volume, so that nothing is shared over it.";
           role = setting (types.enum [ "node" "infrastructure" ])
             "Whether the node is there for this machine, or to help others connect.";
           routing = setting (types.enum [ "dht" "delegated" "both" ])
