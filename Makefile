@@ -97,7 +97,7 @@ vet:
 
 .PHONY: tidy
 tidy:
-	$(GO) mod tidy -diff
+	for module in . .ci/package .ci/site; do $(GO) -C $$module mod tidy -diff || exit 1; done
 	$(GO) mod verify >/dev/null
 
 .PHONY: lint

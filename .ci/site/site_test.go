@@ -49,6 +49,7 @@ func TestLinks(t *testing.T) {
 		"docs/README.md":      {Data: []byte("# Start\n\n- [a.md](a.md): a\n\n[up](../CHANGELOG.md) [out](https://example.org/gone)\n")},
 		"docs/a.md":           {Data: []byte("# A\n\n## Some `words`\n\n## Some `words`\n\n[here](#some-words-1)\n\nand\n[not here](#others)\n")},
 		"docs/b.md":           {Data: []byte("[me](b.md)\n")},
+		"docs/reports/c.md":   {Data: []byte("# C\n")},
 	}
 	s, err := read(tree)
 	if err != nil {
