@@ -6,9 +6,28 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
+
+// How many connections there may be at once. Nix has 25, and a machine that builds
+// for others many a Nix.
+const (
+	maxHTTPConns    = 2048
+	maxControlConns = 256
+	maxRoutingConns = 512
+)
+
+// maxConns returns want, or less where the process may open few files: a quarter
+// of them.
+func maxConns(want int) int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur/4 >= uint64(want) {
+		return want
+	}
+	return int(files.Cur / 4)
+}
 
 // listenHTTP returns the socket that systemd has passed, or else one on
 // address.

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nar-p2p/nar-p2p/internal/conns"
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/substituter"
 )
@@ -60,10 +61,13 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		substituter.NewHTTPServer(d.frontHandler(ctx), d.log),
 		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
 	}
-	listeners := []net.Listener{d.http, d.controlSocket}
+	listeners := []net.Listener{
+		conns.Bound(servers[0], d.http, maxConns(maxHTTPConns)), conns.Bound(servers[1], d.controlSocket, maxConns(maxControlConns)),
+	}
 	if d.routing != nil {
-		servers = append(servers, routingServer(d.cfg, d.node, d.metrics, d.log))
-		listeners = append(listeners, d.routing)
+		server := routingServer(d.cfg, d.node, d.metrics, d.log)
+		servers = append(servers, server)
+		listeners = append(listeners, conns.Bound(server, d.routing, maxConns(maxRoutingConns)))
 	}
 	for i, l := range listeners {
 		group.Go(func() error { return serve(servers[i], l) })
