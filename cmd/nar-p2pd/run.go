@@ -61,6 +61,7 @@ func (d *daemon) run(ctx context.Context, stopping func()) error {
 		substituter.NewHTTPServer(d.frontHandler(ctx), d.log),
 		substituter.NewHTTPServer(d.controlHandler(ctx), d.log),
 	}
+	servers[1].ConnContext = control.WithCaller
 	listeners := []net.Listener{
 		conns.Bound(servers[0], d.http, maxConns(maxHTTPConns)), conns.Bound(servers[1], d.controlSocket, maxConns(maxControlConns)),
 	}

@@ -69,6 +69,7 @@ func serve(t *testing.T, ts *testscript.TestScript, args []string) {
 	metrics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	server := &http.Server{
 		Handler:           control.NewHandler(context.Background(), node{ts.Value(storeValue{}).(*store)}, cache(strings.Join(args, "")), metrics, log),
+		ConnContext:       control.WithCaller,
 		ReadHeaderTimeout: time.Minute,
 	}
 	done := make(chan struct{})

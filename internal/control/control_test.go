@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,18 +64,36 @@ func (n *node) Find(ctx context.Context, target control.Target) (*control.Found,
 	}, nil
 }
 
-// newClient serves n on a socket and returns a client of it.
-func newClient(t *testing.T, n control.Node) *control.Client {
+// serve serves n on a socket, which it returns.
+func serve(t *testing.T, n control.Node) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "control.sock")
 	l, err := control.Listen(t.Context(), socket, zaptest.NewLogger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler(t, n), ReadHeaderTimeout: time.Minute}}
+	server := &httptest.Server{Listener: l, Config: &http.Server{
+		Handler: handler(t, n), ConnContext: control.WithCaller, ReadHeaderTimeout: time.Minute,
+	}}
 	server.Start()
 	t.Cleanup(server.Close)
-	return control.NewClient([]string{filepath.Join(t.TempDir(), "absent"), socket})
+	return socket
+}
+
+// newClient serves n on a socket and returns a client of it.
+func newClient(t *testing.T, n control.Node) *control.Client {
+	t.Helper()
+	return control.NewClient([]string{filepath.Join(t.TempDir(), "absent"), serve(t, n)})
+}
+
+// overSocket returns an HTTP client to which every host is at a socket.
+func overSocket(t *testing.T, socket string) *http.Client {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
 }
 
 func handler(t *testing.T, n control.Node) http.Handler {
@@ -207,8 +226,7 @@ func TestFindStreams(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	n := &node{provide: func(nix.StorePath) error { return nil }}
-	server := httptest.NewServer(handler(t, n))
-	defer server.Close()
+	client := overSocket(t, serve(t, n))
 	many, err := json.Marshal(control.PathsRequest{Paths: slices.Repeat([]string{"/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-x"}, 1001)})
 	if err != nil {
 		t.Fatal(err)
@@ -231,11 +249,11 @@ func TestRequests(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			request, err := http.NewRequestWithContext(t.Context(), tt.method, server.URL+tt.path, strings.NewReader(tt.body))
+			request, err := http.NewRequestWithContext(t.Context(), tt.method, "http://nar-p2pd"+tt.path, strings.NewReader(tt.body))
 			if err != nil {
 				t.Fatal(err)
 			}
-			response, err := server.Client().Do(request)
+			response, err := client.Do(request)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -279,8 +297,8 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
-// TestListen wants a socket for user and group only, one daemon at a time, and
-// the socket of a dead one replaced.
+// TestListen wants a socket for its user only where there is no group for it, one
+// daemon at a time, and the socket of a dead one replaced.
 func TestListen(t *testing.T) {
 	log := zaptest.NewLogger(t)
 	path := filepath.Join(t.TempDir(), "new", "control.sock")
@@ -288,9 +306,13 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := os.FileMode(0o600)
+	if _, err := user.LookupGroup(control.Group); err == nil && os.Geteuid() == 0 {
+		want = 0o660
+	}
 	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o660 {
-		t.Errorf("socket is %v, %v, want mode 660", info, err)
+	if err != nil || info.Mode().Perm() != want {
+		t.Errorf("socket is %v, %v, want mode %o", info, err, want)
 	}
 	if _, err := control.Listen(t.Context(), path, log); !errors.Is(err, control.ErrRunning) {
 		t.Errorf("second Listen() = %v, want ErrRunning", err)

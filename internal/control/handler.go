@@ -56,7 +56,7 @@ type Node interface {
 
 // NewHandler serves the control API for node; cache and metrics are served
 // below their paths. When ctx ends so do the requests to node, but not those to
-// the cache: transfers are drained.
+// the cache: transfers are drained. The server needs WithCaller.
 func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log *zap.Logger) http.Handler {
 	h := &handler{node: node, log: log.Named("control")}
 	api := http.NewServeMux()
@@ -87,7 +87,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	mux.Handle("/debug/pprof/", endWith(ctx, profiles()))
 	mux.Handle("/cache/", http.StripPrefix("/cache", cache))
 	mux.Handle("GET /metrics", metrics)
-	return mux
+	return h.forOwners(mux)
 }
 
 // profiles serves Go's profiles of the daemon: "go tool pprof" reads them. They

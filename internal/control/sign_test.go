@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -133,8 +132,7 @@ func TestSign(t *testing.T) {
 
 func TestSignRequests(t *testing.T) {
 	s, paths := newSigner("built")
-	server := httptest.NewServer(handler(t, s))
-	defer server.Close()
+	client := overSocket(t, serve(t, s))
 	encode := func(v any) string {
 		text, err := json.Marshal(v)
 		if err != nil {
@@ -158,7 +156,7 @@ func TestSignRequests(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			response, err := http.Post(server.URL+tt.path, "application/json", strings.NewReader(tt.body))
+			response, err := client.Post("http://nar-p2pd"+tt.path, "application/json", strings.NewReader(tt.body))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,9 +26,10 @@ var ErrRunning = errors.New("another nar-p2pd is running")
 const dialTimeout = 5 * time.Second
 
 // Listen makes the control socket at path, with mode 0660 and the group
-// nar-p2p where that exists and the process may give it. The socket of a
-// daemon that has died is replaced; a live one is ErrRunning. Closing the
-// listener removes the socket.
+// nar-p2p where that exists and the process may give it, and else with mode 0600:
+// a group of the process's own may be everybody's. The socket of a daemon that
+// has died is replaced; a live one is ErrRunning. Closing the listener removes the
+// socket.
 func Listen(ctx context.Context, path string, log *zap.Logger) (net.Listener, error) {
 	l, err := listen(ctx, path, log.Named("control"))
 	if err != nil {
@@ -59,7 +60,12 @@ func listen(ctx context.Context, path string, log *zap.Logger) (net.Listener, er
 		return nil, errors.Join(fmt.Errorf("%T is not a unix listener", l), l.Close())
 	}
 	unix.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(unfinished, 0o660), giveToGroup(unfinished, log), os.Rename(unfinished, path)); err != nil {
+	err = os.Chmod(unfinished, 0o600)
+	given, groupErr := giveToGroup(unfinished, log)
+	if given {
+		err = errors.Join(err, os.Chmod(unfinished, 0o660))
+	}
+	if err := errors.Join(err, groupErr, os.Rename(unfinished, path)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return &listener{Listener: l, path: path}, nil
@@ -92,26 +98,38 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
 }
 
-// giveToGroup lets the members of Group in. An unprivileged daemon that is not
-// a member itself serves its own user only.
-func giveToGroup(path string, log *zap.Logger) error {
-	group, err := user.LookupGroup(Group)
-	if err != nil {
-		return nil //nolint:nilerr // without the group the socket stays with the daemon's own
-	}
-	gid, err := strconv.Atoi(group.Gid)
-	if err != nil {
-		return fmt.Errorf("group %s: %w", Group, err)
-	}
-	if gid == os.Getegid() {
-		return nil // It has it already, and a sandbox may forbid to ask for that.
+// giveToGroup gives the socket to Group, if it may. An unprivileged daemon that is
+// not a member itself serves its own user only.
+func giveToGroup(path string, log *zap.Logger) (given bool, err error) {
+	gid := groupID()
+	switch gid {
+	case noGroup:
+		return false, nil
+	case os.Getegid():
+		return true, nil // It has it already, and a sandbox may forbid to ask for that.
 	}
 	err = os.Chown(path, -1, gid)
 	if errors.Is(err, fs.ErrPermission) {
 		log.Info("control socket is for this user only", zap.String("group", Group))
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
+}
+
+// noGroup stands for a group that does not exist.
+const noGroup = -1
+
+// groupID returns the number of Group, or noGroup.
+func groupID() int {
+	group, err := user.LookupGroup(Group)
+	if err != nil {
+		return noGroup
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return noGroup
+	}
+	return gid
 }
 
 type listener struct {
