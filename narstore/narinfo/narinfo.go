@@ -168,6 +168,18 @@ func parseReferences(s string) ([]nix.StorePath, error) {
 	return refs, nil
 }
 
+// unwritable are what no value of a record can hold.
+const unwritable = "\x00\r\n"
+
+// CheckValue returns an error where the text, such as a content address from a
+// store's database, would be more than one value in a record.
+func CheckValue(text string) error {
+	if strings.ContainsAny(text, unwritable) {
+		return fmt.Errorf("%.80q does not fit into a line", text)
+	}
+	return nil
+}
+
 // Bytes returns the record in the form in which caches serve it. Compression
 // is always written: without it Nix assumes bzip2, and Nix 2.34 crashes.
 func (i *Info) Bytes() []byte {

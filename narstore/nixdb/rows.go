@@ -73,6 +73,9 @@ func (r *row) info() (*narstore.PathInfo, error) {
 	if r.narSize.Int64 <= 0 {
 		return nil, fmt.Errorf("NAR size %d", r.narSize.Int64)
 	}
+	if err := narinfo.CheckValue(r.contentAddress.String); err != nil {
+		return nil, fmt.Errorf("content address: %w", err)
+	}
 	info := &narstore.PathInfo{
 		Path:     path,
 		NARHash:  hash,

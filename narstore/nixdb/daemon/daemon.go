@@ -254,6 +254,9 @@ func (c *Conn) pathInfo(path nix.StorePath) (*narstore.PathInfo, error) {
 		return nil, fmt.Errorf("NAR size %d", size)
 	}
 	info.NARSize = int64(size)
+	if err := narinfo.CheckValue(ca); err != nil {
+		return nil, fmt.Errorf("content address: %w", err)
+	}
 	if deriver != "" {
 		if info.Deriver, err = nix.ParseStorePath(deriver); err != nil {
 			return nil, err
