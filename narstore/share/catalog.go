@@ -240,6 +240,16 @@ func (c *Catalog) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {
 	return root, rootKnown, true
 }
 
+// Size returns the size of a NAR that this node provides, in bytes.
+func (c *Catalog) Size(h nix.NARHash) (size int64, held bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for at := range c.index.withHash(h) {
+		return c.index.rows[at].size, true
+	}
+	return 0, false
+}
+
 // candidates returns up to limit paths with this NAR hash.
 func (c *Catalog) candidates(h nix.NARHash, limit int) []nix.HashPart {
 	parts, doubtful := c.rowsOf(h, limit)

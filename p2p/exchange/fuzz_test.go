@@ -99,7 +99,7 @@ func FuzzServer(f *testing.F) {
 		&wirepb.NARRequest{Request: &wirepb.NARRequest_Open{Open: &wirepb.Open{NarHash: hash[:], Encodings: []wirepb.Encoding{2}}}},
 		&wirepb.NARRequest{Request: &wirepb.NARRequest_GetManifest{GetManifest: &wirepb.GetManifest{}}},
 		&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Offset: 10, Lengths: []uint32{1, 2, 3}}}}))
-	server := NewServer(nil, shelf, ServerConfig{}, zap.NewNop())
+	server := NewServer(nil, shelf, ServerConfig{Work: 10 * time.Minute}, zap.NewNop()) // more than there is
 	f.Fuzz(func(t *testing.T, data []byte) {
 		serve := func(f func(context.Context, *call) error) {
 			c := callOn(server, &memoryStream{in: bytes.NewReader(data)})

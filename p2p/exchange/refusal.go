@@ -25,13 +25,15 @@ const (
 	refusedShare refusalReason = "upload_limit"
 	// refusedManifest needs a manifest while others are computed.
 	refusedManifest refusalReason = "manifests"
+	// refusedWork has had enough done for it, or its group of addresses, or all.
+	refusedWork refusalReason = "work"
 	// refusedMemory found libp2p's memory reserved.
 	refusedMemory refusalReason = "memory"
 )
 
 // refusalReasons are all there are.
 var refusalReasons = []refusalReason{
-	refusedStranger, refusedRelayed, refusedFull, refusedPeer, refusedGroup, refusedIdle, refusedShare, refusedManifest, refusedMemory,
+	refusedStranger, refusedRelayed, refusedFull, refusedPeer, refusedGroup, refusedIdle, refusedShare, refusedManifest, refusedWork, refusedMemory,
 }
 
 // maxRetry is the longest time for which a server puts anybody off: about the

@@ -122,6 +122,9 @@ func (n *shownNAR) open(m *wirepb.Open) (more bool, err error) {
 		return false, fmt.Errorf("%w: %d encodings", ErrProtocol, len(m.GetEncodings()))
 	}
 	n.zstd = slices.Contains(m.GetEncodings(), wirepb.Encoding_ENCODING_ZSTD)
+	if err := n.charge(n.holder, workOfSession); err != nil {
+		return false, err
+	}
 	n.counters.sessions.Add(1)
 	root, rootKnown, held := n.shelf.Held(n.hash)
 	if !held {
@@ -134,6 +137,9 @@ func (n *shownNAR) open(m *wirepb.Open) (more bool, err error) {
 
 // manifest sends the manifest while it is computed.
 func (n *shownNAR) manifest(ctx context.Context) (more bool, err error) {
+	if err := n.charge(n.holder, n.workOfManifest(n.hash)); err != nil {
+		return false, err
+	}
 	p := pieces{out: n.out}
 	root, err := n.shelf.Manifest(ctx, n.hash, p.add)
 	if busy, ok := errors.AsType[*narstore.BusyError](err); ok {

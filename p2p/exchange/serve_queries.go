@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -26,6 +27,9 @@ func (s *Server) serveHave(_ context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("have: NAR hashes: %w", err)
 	}
+	if err := s.charge(c.holder, time.Duration(len(hashes))*workOfHash); err != nil {
+		return err
+	}
 	s.counters.queries.Add(1)
 	answer := &wirepb.HaveResponse{Status: wirepb.Status_STATUS_OK, Holdings: make([]*wirepb.Holding, len(hashes))}
 	for i, hash := range hashes {
@@ -44,6 +48,9 @@ func (s *Server) serveNarinfo(ctx context.Context, c *call) error {
 	parts, err := fixedFromWire[nix.HashPart](req.GetHashParts(), MaxHashParts)
 	if err != nil {
 		return fmt.Errorf("narinfo: hash parts: %w", err)
+	}
+	if err := s.charge(c.holder, time.Duration(len(parts))*workOfRecord); err != nil {
+		return err
 	}
 	s.counters.queries.Add(1)
 	sent := 0

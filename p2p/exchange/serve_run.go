@@ -38,7 +38,13 @@ func (n *shownNAR) run(ctx context.Context, m *wirepb.Run) (more bool, err error
 	if err := n.checkShare(); err != nil {
 		return false, err
 	}
+	if err := n.charge(n.holder, workOfRun(run)); err != nil {
+		return false, err
+	}
 	if n.nar == nil {
+		if err := n.charge(n.holder, workOfOpening); err != nil {
+			return false, err
+		}
 		nar, err := n.shelf.Open(ctx, n.hash)
 		if err != nil {
 			if !errors.Is(err, narstore.ErrNotFound) {

@@ -40,6 +40,9 @@ type ServerConfig struct {
 	// have at most half of those that others do not have. Whoever is too many waits
 	// for a moment and is sent away.
 	Sessions, SessionsPerPeer int
+	// Work is how much processor time a second peers beyond the local network may
+	// have all together, by estimate; 0 is 1 s. See work.
+	Work time.Duration
 	// UploadLimit is how many bytes per second are sent in all, TLS and what is
 	// below it not counted; 0 sets no limit. See LimitUploads.
 	UploadLimit int64
@@ -69,6 +72,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	}
 	setDefault(&c.Sessions, 64)
 	setDefault(&c.SessionsPerPeer, 16)
+	setDefault(&c.Work, time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
 	setDefault(&c.WriteTimeout, 30*time.Second)
@@ -105,6 +109,7 @@ type Server struct {
 	buffers, outboxes sync.Pool
 	// sessions and queries are the slots for NAR sessions and for the rest.
 	sessions, queries *slots
+	work              *work
 	uplink            *uplink
 	// lines are the ways to the peers that were served last.
 	lines      *lru.Cache[peer.ID, *line]
@@ -141,6 +146,7 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 		encoder:    newEncoder(),
 		sessions:   newSlots(cfg.Sessions, cfg.SessionsPerPeer),
 		queries:    newSlots(cfg.Sessions, cfg.SessionsPerPeer),
+		work:       newWork(cfg.Work),
 		uplink:     newUplink(cfg.UploadLimit),
 		lines:      lines,
 		compressor: newCompressorMeter(),
@@ -335,6 +341,9 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 
 // serve serves a stream within a slot.
 func (s *Server) serve(ctx context.Context, c *call, svc service) error {
+	if err := s.charge(c.holder, workOfStream); err != nil {
+		return err
+	}
 	wake := func() { _ = c.stream.SetDeadline(time.Unix(1, 0)) } // Where it fails the stream is gone.
 	var reason refusalReason
 	if c.slot, reason = svc.slots.await(ctx, c.holder, wake); c.slot == nil {

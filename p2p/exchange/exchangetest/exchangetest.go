@@ -88,6 +88,15 @@ func (s *Shelf) Held(hash nix.NARHash) (root chunk.Root, rootKnown, held bool) {
 	return root, manifest != nil, nar != nil
 }
 
+// Size returns the size of a NAR in bytes.
+func (s *Shelf) Size(hash nix.NARHash) (size int64, held bool) {
+	nar, _ := s.get(hash)
+	if nar == nil {
+		return 0, false
+	}
+	return int64(len(nar.data)), true
+}
+
 // Narinfo is part of exchange.Shelf.
 func (s *Shelf) Narinfo(_ context.Context, part nix.HashPart) (*narinfo.Info, error) {
 	s.mu.Lock()
