@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,9 +11,14 @@ import (
 
 // renewable is a transport that can leave its connections behind.
 type renewable struct {
-	dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	current atomic.Pointer[http.Transport]
+	// dial connects with the cache itself and with proxies, dialOther with what its
+	// answers have named.
+	dial, dialOther dialFunc
+	guard           guard
+	current         atomic.Pointer[http.Transport]
 }
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // RoundTrip implements http.RoundTripper.
 func (r *renewable) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -30,7 +36,7 @@ func (r *renewable) renew() {
 
 func (r *renewable) newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  r.guard.proxy,
 		DialContext:            r.connect,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -46,8 +52,14 @@ func (r *renewable) newTransport() *http.Transport {
 func (r *renewable) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := r.dial(ctx, network, address)
-	if err != nil {
+	dial := r.dialOther
+	if r.guard.known(address) {
+		dial = r.dial
+	}
+	conn, err := dial(ctx, network, address)
+	if errors.Is(err, errOutOfScope) {
+		return nil, err
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %w", errConnect, err)
 	}
 	return conn, nil

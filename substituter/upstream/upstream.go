@@ -99,8 +99,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("upstream: %s: %w", c, err)
 	}
 	c.private = cfg.Private || c.credentials.any()
-	if c.transport.dial = cfg.Dial; c.transport.dial == nil {
+	c.transport.guard.own, c.transport.guard.lookup = c.base, net.DefaultResolver.LookupNetIP
+	c.transport.dial, c.transport.dialOther = cfg.Dial, cfg.Dial
+	if cfg.Dial == nil {
 		c.transport.dial = (&net.Dialer{}).DialContext
+		c.transport.dialOther = (&net.Dialer{ControlContext: c.transport.guard.check}).DialContext
 	}
 	c.transport.renew()
 	c.http = &http.Client{Transport: &c.transport, CheckRedirect: c.checkRedirect}
