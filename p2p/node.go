@@ -344,7 +344,7 @@ func (n *Node) admit(p peer.ID, addr ma.Multiaddr) bool {
 	if n.cfg.Profile == LAN && !narhost.IsLAN(addr) {
 		return false
 	}
-	return !n.exclusive() || n.familiar(p)
+	return !n.bans.Banned(p) && (!n.exclusive() || n.familiar(p))
 }
 
 // relaysData reports whether NARs may go over a relay: one of one's own network

@@ -77,3 +77,62 @@ func TestAnOfficeMayConnect(t *testing.T) {
 		}
 	}
 }
+
+// A peer that opens streams of one protocol and never says what for gets 64.
+func TestStreamsOfOnePeerAreBounded(t *testing.T) {
+	const id = protocol.ID("/nar/1")
+	limits, err := newResourceManager(&Config{Protocols: []protocol.ID{id}, Service: "exchange"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	opened := 0
+	for ; opened < 1000; opened++ {
+		st, err := limits.OpenStream("p", network.DirInbound)
+		if err != nil {
+			break
+		}
+		defer st.Done()
+		if err := st.SetProtocol(id); err != nil {
+			break
+		}
+	}
+	if opened != maxProtocolStreams {
+		t.Errorf("%d streams were opened, want %d", opened, maxProtocolStreams)
+	}
+}
+
+// Who has all addresses of the world gets some twice as many connections as a node
+// keeps, and one network no more than an office has nodes.
+func TestConnectionsAreBounded(t *testing.T) {
+	for name, tt := range map[string]struct {
+		addr     func(n int) string
+		min, max int
+	}{
+		"from everywhere":  {func(n int) string { return fmt.Sprintf("/ip4/11.%d.%d.1/tcp/1", n/250, n%250) }, 2 * highConns, 3 * highConns},
+		"from one address": {func(n int) string { return fmt.Sprintf("/ip4/11.0.0.1/tcp/%d", n+1) }, connsPerNet, connsPerNet},
+		"from one network": {func(n int) string { return fmt.Sprintf("/ip6/2a00:1:1:1::%x/tcp/1", n+1) }, connsPerNet, connsPerNet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limits, err := newResourceManager(&Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer limits.Close()
+			opened := 0
+			for ; opened < 2000; opened++ {
+				conn, err := limits.OpenConnection(network.DirInbound, false, ma.StringCast(tt.addr(opened)))
+				if err != nil {
+					break
+				}
+				defer conn.Done()
+				if err := conn.SetPeer(peer.ID(fmt.Sprint("p", opened))); err != nil {
+					break
+				}
+			}
+			if opened < tt.min || opened > tt.max {
+				t.Errorf("%d connections were accepted, want %d to %d", opened, tt.min, tt.max)
+			}
+		})
+	}
+}
