@@ -18,6 +18,7 @@ DESTDIR  ?=
 GOLANGCI_VERSION      := v2.15.0
 BUF_VERSION           := v1.73.0
 PROTOC_GEN_GO_VERSION := v1.36.12
+GOVULNCHECK_VERSION   := v1.9.0
 
 # What the tests need from the system, as Debian names it.
 DEBIAN_PACKAGES := bubblewrap chromium dbus g++ gcc iproute2 nftables nix-bin nodejs systemd
@@ -150,6 +151,13 @@ nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Ni
 fuzz: ## Each fuzz target for FUZZTIME.
 	.ci/fuzz $(FUZZTIME)
 
+# The database, if not the one at https://vuln.go.dev: docs/dependencies.md.
+VULNDB ?=
+
+.PHONY: vulncheck
+vulncheck: $(TOOLS)/govulncheck ## Known holes in what the programs use; VULNDB=file:///... without a network.
+	$(TOOLS)/govulncheck $(if $(VULNDB),-db '$(VULNDB)') ./cmd/...
+
 .PHONY: sim
 sim: ## Announcing and looking up among 10,000 simulated servers; 2 GB and some minutes.
 	$(GO) run ./e2e/sim
@@ -183,6 +191,9 @@ $(BUF):
 
 $(TOOLS)/protoc-gen-go:
 	GOBIN='$(TOOLS)' $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+
+$(TOOLS)/govulncheck:
+	GOBIN='$(TOOLS)' $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 .PHONY: clean
 clean:
