@@ -86,11 +86,15 @@ func TestWhatMayNotBeSharedDoesNotExistForPeers(t *testing.T) {
 	consumer := l.Daemon("consumer", lab.DaemonConfig{Bootstrap: bootstrap, ShareKeys: share, TrustKeys: both})
 
 	client, server := newClient(t, provider)
+	probes := newProber(t, provider)
 	for name, p := range paths {
 		t.Run(name, func(t *testing.T) {
 			checkFind(t, consumer, p)
 			checkProtocols(t, client, server, p)
 		})
+		if !p.shared {
+			probes.wantAbsent(name, p)
+		}
 	}
 	t.Run("provide says why", func(t *testing.T) {
 		for name, p := range paths {
