@@ -155,7 +155,11 @@ func (d *DHT) datastore(cfg *Config, table string) ds.Batching {
 	if table != "" {
 		name += "-" + table
 	}
-	return cfg.Datastore(name)
+	limit := maxRecords
+	if d.network == PublicNetwork {
+		limit = maxPublicRecords
+	}
+	return newLimited(cfg.Datastore(name), limit)
 }
 
 // Bootstrap fills the routing tables. Call it once a peer is connected.
