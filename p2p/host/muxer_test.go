@@ -134,6 +134,7 @@ func (d *delayed) Read(p []byte) (int, error) {
 		d.in.mu.Unlock()
 		time.Sleep(wait)
 		d.in.mu.Lock()
+		first = &d.in.packets[0] // which may have moved meanwhile
 	}
 	n := copy(p, first.data)
 	if first.data = first.data[n:]; len(first.data) == 0 {
