@@ -102,7 +102,12 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 
 // fromOtherSite reports whether a browser asks on behalf of a page that is not
 // this server's own. Pages of other ports of this machine count as "same-site".
+// Browsers that do not say so, being old, name the page's origin where it could read
+// the answer.
 func fromOtherSite(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host && origin != "https://"+r.Host {
+		return true
+	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
 		return false

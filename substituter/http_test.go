@@ -95,6 +95,10 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"GET", "/nix-cache-info", 403, []string{"Sec-Fetch-Site", "same-site"}},
 		{"GET", "/nix-cache-info", 200, []string{"Sec-Fetch-Site", "same-origin"}},
 		{"GET", "/nix-cache-info", 200, []string{"Sec-Fetch-Site", "none"}},
+		{"GET", "/nix-cache-info", 403, []string{"Origin", "https://evil.example"}},
+		{"GET", "/nix-cache-info", 403, []string{"Origin", "null"}},
+		{"GET", "/nix-cache-info", 403, []string{"Origin", "http://127.0.0.1:1"}},
+		{"GET", "/nix-cache-info", 200, []string{"Origin", l.url}},
 	} {
 		resp, _, err := l.do(tt.method, tt.path, tt.header...)
 		if err != nil {
