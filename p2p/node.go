@@ -261,7 +261,7 @@ func (l *live) joinDHT() error {
 		Announced: narhost.Announced(cfg.Listen),
 		Datastore: cfg.Datastore,
 	}
-	d, err := routing.Join(l.host, routingCfg)
+	d, err := routing.Join(routing.Paced(l.host), routingCfg)
 	if err != nil {
 		return err
 	}

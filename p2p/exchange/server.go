@@ -20,6 +20,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/p2p/wirepb"
+	"github.com/nar-p2p/nar-p2p/p2p/work"
 )
 
 // ServerConfig sets up a Server. Its zero value serves everybody on the public
@@ -41,7 +42,7 @@ type ServerConfig struct {
 	// for a moment and is sent away.
 	Sessions, SessionsPerPeer int
 	// Work is how much processor time a second peers beyond the local network may
-	// have all together, by estimate; 0 is 1 s. See work.
+	// have all together, by estimate; 0 is 1 s. See package work.
 	Work time.Duration
 	// UploadLimit is how many bytes per second are sent in all, TLS and what is
 	// below it not counted; 0 sets no limit. See LimitUploads.
@@ -109,7 +110,7 @@ type Server struct {
 	buffers, outboxes sync.Pool
 	// sessions and queries are the slots for NAR sessions and for the rest.
 	sessions, queries *slots
-	work              *work
+	work              *work.Limit
 	uplink            *uplink
 	// lines are the ways to the peers that were served last.
 	lines      *lru.Cache[peer.ID, *line]
@@ -146,7 +147,7 @@ func NewServer(h host.Host, shelf Shelf, cfg ServerConfig, log *zap.Logger) *Ser
 		encoder:    newEncoder(),
 		sessions:   newSlots(cfg.Sessions, cfg.SessionsPerPeer),
 		queries:    newSlots(cfg.Sessions, cfg.SessionsPerPeer),
-		work:       newWork(cfg.Work),
+		work:       work.New(cfg.Work),
 		uplink:     newUplink(cfg.UploadLimit),
 		lines:      lines,
 		compressor: newCompressorMeter(),

@@ -41,22 +41,25 @@ const little = 300 * time.Microsecond
 // comes then is refused before anything is done for it, and neither another stream
 // nor another identity helps.
 func TestWorkIsBounded(t *testing.T) {
-	for name, ask := range map[string]func(t *testing.T, p *pair, hash nix.NARHash) error{
-		"have": func(t *testing.T, p *pair, hash nix.NARHash) error {
+	for name, tt := range map[string]struct {
+		most int // requests of one peer
+		ask  func(t *testing.T, p *pair, hash nix.NARHash) error
+	}{
+		"have": {14, func(t *testing.T, p *pair, hash nix.NARHash) error {
 			t.Helper()
 			_, err := p.client.Have(t.Context(), p.to, []nix.NARHash{hash})
 			return err
-		},
-		"narinfo": func(t *testing.T, p *pair, _ nix.NARHash) error {
+		}},
+		"narinfo": {1, func(t *testing.T, p *pair, _ nix.NARHash) error {
 			t.Helper()
-			_, err := p.client.Narinfos(t.Context(), p.to, []nix.HashPart{{1}})
+			_, err := p.client.Narinfos(t.Context(), p.to, make([]nix.HashPart, 10))
 			return err
-		},
-		"nar": func(t *testing.T, p *pair, hash nix.NARHash) error {
+		}},
+		"nar": {0, func(t *testing.T, p *pair, hash nix.NARHash) error {
 			t.Helper()
 			_, err := tryFetch(p.open(t, hash, false), hash, 20_000)
 			return err
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shelf := &countingShelf{}
@@ -68,19 +71,19 @@ func TestWorkIsBounded(t *testing.T) {
 				q := p.another(t)
 				answered := 0
 				for answered < 100 {
-					if err := ask(t, q, hash); isBusy(err) {
+					if err := tt.ask(t, q, hash); isBusy(err) {
 						break
 					} else if err != nil {
 						t.Fatal(err)
 					}
 					answered++
 				}
-				if answered > 20 {
-					t.Errorf("%d requests of one peer were answered", answered)
+				if answered > tt.most {
+					t.Errorf("%d requests of one peer were answered, want at most %d", answered, tt.most)
 				}
 			}
 			before := shelf.asked.Load()
-			if err := ask(t, p.another(t), hash); !isBusy(err) {
+			if err := tt.ask(t, p.another(t), hash); !isBusy(err) {
 				t.Errorf("a fourth identity: %v, want busy", err)
 			}
 			if after := shelf.asked.Load(); after != before {

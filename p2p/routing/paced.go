@@ -1,0 +1,67 @@
+package routing
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/nar-p2p/nar-p2p/p2p/work"
+)
+
+// What a message of the DHT costs in processor time, about, beside what its length
+// adds. The DHT reads the length of one byte by byte, and then the rest.
+const (
+	workOfMessage = 60 * time.Microsecond
+	workOfByte    = 100 * time.Nanosecond
+)
+
+// maxPause is the longest pause before a message is looked at: whoever sent it waits
+// no longer than a few seconds.
+const maxPause = 5 * time.Second
+
+// dhtWork is how much processor time a second peers beyond the local network may have
+// from the DHT, see package work.
+const dhtWork = time.Second
+
+// Paced returns a host for Join on which streams of others come no faster than they
+// may have work done: who wants more waits, on each stream.
+func Paced(h host.Host) host.Host { return paced{h, work.New(dhtWork)} }
+
+type paced struct {
+	host.Host
+
+	limit *work.Limit
+}
+
+// SetStreamHandler implements host.Host.
+func (p paced) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
+	p.Host.SetStreamHandler(id, func(st network.Stream) {
+		handle(pacedStream{st, p.limit, work.At(st.Conn().RemotePeer(), st.Conn().RemoteMultiaddr())})
+	})
+}
+
+type pacedStream struct {
+	network.Stream
+
+	limit *work.Limit
+	who   work.Who
+}
+
+// Read reads, and returns when what was read may be looked at.
+func (s pacedStream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if n > 1 {
+		cost := workOfMessage + time.Duration(n)*workOfByte
+		for waited := time.Duration(0); waited < maxPause; {
+			wait := min(s.limit.Charge(s.who, cost), maxPause-waited)
+			if wait == 0 {
+				break
+			}
+			time.Sleep(wait)
+			waited += wait
+		}
+	}
+	return n, err
+}
