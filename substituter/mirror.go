@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 	"github.com/nar-p2p/nar-p2p/internal/throttle"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -40,8 +41,8 @@ type mirror struct {
 
 	open      atomic.Bool   // as last logged
 	wake      chan struct{} // of one signal, to whoever probes it
-	demanded  atomic.Int64  // when somebody last wanted it, in nanoseconds since 1970
-	refreshed atomic.Int64  // when it was last probed though nobody did
+	demanded  moment.Moment // when somebody last wanted it
+	refreshed moment.Moment // when it was last probed though nobody did
 
 	bucket  Bucket // nil if nothing is kept
 	keeping sync.Mutex
@@ -223,6 +224,6 @@ func (m *mirror) keep(every time.Duration) {
 		err = m.bucket.Put([]byte(m.String()), data, keepHealth)
 	}
 	if err != nil {
-		m.log.Warn("health of upstream not kept", zap.Stringer("upstream", m), zap.Error(err))
+		m.log.Debug("health of upstream not kept", zap.Stringer("upstream", m), zap.Error(err))
 	}
 }

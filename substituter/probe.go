@@ -23,7 +23,7 @@ const (
 // rouse says that somebody would have liked to ask the upstream, and has it
 // probed as long as it fails.
 func (m *mirror) rouse() {
-	m.demanded.Store(time.Now().UnixNano())
+	m.demanded.Set(time.Now())
 	m.signal()
 }
 
@@ -31,8 +31,8 @@ func (m *mirror) rouse() {
 // last an answer at this time, and has it probed if that is long ago.
 func (m *mirror) refresh(heard time.Time) {
 	now := time.Now()
-	if now.Sub(heard) > staleAfter && now.UnixNano()-m.refreshed.Load() > staleAfter.Nanoseconds() {
-		m.refreshed.Store(now.UnixNano())
+	if now.Sub(heard) > staleAfter && now.Sub(m.refreshed.Time()) > staleAfter {
+		m.refreshed.Set(now)
 		m.signal()
 	}
 }
@@ -83,7 +83,7 @@ func (m *mirror) greet(ctx context.Context, deadline time.Duration) {
 
 // wanted reports whether somebody wants to ask the upstream these days.
 func (m *mirror) wanted() bool {
-	return time.Since(time.Unix(0, m.demanded.Load())) < attention
+	return time.Since(m.demanded.Time()) < attention
 }
 
 // probeWhenDue waits until the upstream may be asked, and asks it unless a

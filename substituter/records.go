@@ -59,9 +59,10 @@ func (r *record) forNix() *narinfo.Info {
 	return &info
 }
 
-// stale reports whether the record is to be revalidated.
+// stale reports whether the record is to be revalidated: also if it is of a time
+// that is yet to come, when the clock was wrong.
 func (r *record) stale() bool {
-	return time.Since(r.fetched) > refreshAfter && time.Since(r.checked) > refreshAfter
+	return time.Since(r.fetched).Abs() > refreshAfter && time.Since(r.checked).Abs() > refreshAfter
 }
 
 // recordCache keeps the current record of each hash part, and those that it
@@ -229,7 +230,7 @@ func (c *recordCache) write(key []byte, r *record) {
 		err = c.bucket.Put(key, data, keepRecords)
 	}
 	if err != nil {
-		c.log.Warn("record not kept", zap.Stringer("storePath", r.info.StorePath), zap.Error(err))
+		c.log.Debug("record not kept", zap.Stringer("storePath", r.info.StorePath), zap.Error(err))
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/wirepb"
@@ -78,8 +78,8 @@ type Client struct {
 	queries, sessions *turns
 	ears              *ears
 	unpunched         *unpunched
-	// punches is since when this node punches holes, in Unix nanoseconds.
-	punches atomic.Int64
+	// punches is since when this node punches holes.
+	punches moment.Moment
 }
 
 // NewClient returns a client that asks by way of h.

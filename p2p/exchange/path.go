@@ -197,18 +197,18 @@ func (c *Client) prepared(ctx context.Context, p peer.ID) (since time.Time) {
 			if waited {
 				return time.Now()
 			}
-			return time.Unix(0, c.punches.Load())
+			return c.punches.Time()
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return time.Unix(0, c.punches.Load())
+			return c.punches.Time()
 		}
 	}
 }
 
 // Punches says that this node can punch holes from now on.
-func (c *Client) Punches() { c.punches.Store(time.Now().UnixNano()) }
+func (c *Client) Punches() { c.punches.Set(time.Now()) }
 
 // awaitDirect waits until there is a direct connection with a peer, and reports
 // false where ctx ends before, or every connection.

@@ -3,12 +3,13 @@ package exchange
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 )
 
 // maxChecks bounds the peers that are checked at once, maxEars those that are
@@ -143,8 +144,8 @@ type heardStream struct {
 	network.Stream
 
 	ears *ears
-	// at is when something last came, in nanoseconds since 1970; 0 is never.
-	at atomic.Int64
+	// at is when something last came.
+	at moment.Moment
 }
 
 func (s *heardStream) Read(b []byte) (int, error) {
@@ -153,14 +154,9 @@ func (s *heardStream) Read(b []byte) (int, error) {
 	n, err := s.Stream.Read(b)
 	s.ears.end(p, n > 0)
 	if n > 0 {
-		s.at.Store(time.Now().UnixNano())
+		s.at.Set(time.Now())
 	}
 	return n, err
 }
 
-func (s *heardStream) last() time.Time {
-	if at := s.at.Load(); at != 0 {
-		return time.Unix(0, at)
-	}
-	return time.Time{}
-}
+func (s *heardStream) last() time.Time { return s.at.Time() }
