@@ -102,6 +102,10 @@ func newSharing(db *state.DB, node *p2p.Node, hub *events.Hub, log *zap.Logger) 
 	if s.over(time.Now()) {
 		s.now = control.Sharing{}
 	}
+	if db.Forgetful() {
+		log.Warn("neither whether sharing was paused nor who is banned can be read: it is paused")
+		s.now = control.Sharing{Paused: true}
+	}
 	s.apply()
 	return s
 }

@@ -36,7 +36,7 @@ func (b *Bucket) GetAll(keys [][]byte, f func(i int, value []byte)) error {
 // Change puts values under keys, or deletes those whose value is nil. It is not
 // one transaction: after an error some of it may have happened.
 func (b *Bucket) Change(changes iter.Seq2[[]byte, []byte]) error {
-	return b.do("change", func() error {
+	return b.write("change", func() error {
 		batch := b.db.ds.DB.NewWriteBatch()
 		defer batch.Cancel()
 		for key, value := range changes {

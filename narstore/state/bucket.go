@@ -59,7 +59,7 @@ func (b *Bucket) Put(key, value []byte, ttl time.Duration) error {
 		return fmt.Errorf("state: bucket %s: key of %d and value of %d bytes, limits are %d and %d",
 			b.name(), len(key), len(value), MaxKey, MaxValue)
 	}
-	return b.do("put", func() error {
+	return b.write("put", func() error {
 		return b.db.ds.DB.Update(func(txn *badger.Txn) error {
 			entry := badger.NewEntry(b.full(key), value)
 			if ttl > 0 {
@@ -72,7 +72,7 @@ func (b *Bucket) Put(key, value []byte, ttl time.Duration) error {
 
 // Delete removes key. It is no error where there is none.
 func (b *Bucket) Delete(key []byte) error {
-	return b.do("delete", func() error {
+	return b.write("delete", func() error {
 		return b.db.ds.DB.Update(func(txn *badger.Txn) error { return txn.Delete(b.full(key)) })
 	})
 }
@@ -111,6 +111,15 @@ func (b *Bucket) Each(ctx context.Context, f func(key, value []byte) error) erro
 func (b *Bucket) full(key []byte) []byte { return append([]byte(b.prefix), key...) }
 
 func (b *Bucket) name() string { return strings.Split(b.prefix, "/")[1] }
+
+// write is do for what writes, while the gate is open. That it is closed is logged
+// once, by the gate.
+func (b *Bucket) write(what string, f func() error) error {
+	if err := b.db.gate.pass(); err != nil {
+		return fmt.Errorf("state: bucket %s: %s: %w", b.name(), what, err)
+	}
+	return b.do(what, f)
+}
 
 // do runs f on the open database. Errors other than an absent key are logged
 // here, because callers go on as if the key were absent.

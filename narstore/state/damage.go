@@ -51,21 +51,22 @@ func acquire(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// openOrRenew opens the database in dir, or sets it aside and begins a new one.
+// openOrRenew opens the database in dir, or sets it aside and begins a new one: then
+// it returns where the old one is.
 // Where that is not possible either, the database is not to blame: the old
 // folder is put back and the error returned.
-func openOrRenew(dir string, log *zap.Logger) (*badger4.Datastore, error) {
+func openOrRenew(dir string, log *zap.Logger) (store *badger4.Datastore, aside string, err error) {
 	store, damage := openSound(dir)
 	if damage == nil {
-		return store, nil
+		return store, "", nil
 	}
-	aside := dir + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+	aside = dir + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
 	if err := os.Rename(dir, aside); err != nil {
-		return nil, errors.Join(damage, err)
+		return nil, "", errors.Join(damage, err)
 	}
-	store, err := openSound(dir)
+	store, err = openSound(dir)
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir), os.Rename(aside, dir))
+		return nil, "", errors.Join(err, os.RemoveAll(dir), os.Rename(aside, dir))
 	}
 	log.Warn("the database was damaged and has been set aside; starting with an empty one. "+
 		"Nothing is lost for good: the node will look everything up again",
@@ -73,7 +74,7 @@ func openOrRenew(dir string, log *zap.Logger) (*badger4.Datastore, error) {
 	if err := dropOldest(dir); err != nil {
 		log.Warn("older damaged databases remain", zap.Error(err))
 	}
-	return store, nil
+	return store, aside, nil
 }
 
 // dropOldest removes all but the latest maxAside folders that were set aside.

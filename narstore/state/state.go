@@ -6,6 +6,10 @@
 // tables first (about a second per gigabyte), because Badger ends the process
 // when it comes across some kinds of damage later.
 //
+// On a disk that is nearly full nothing more is written, since Badger would end the
+// process there, and where there is no room to open the database it is kept in
+// memory.
+//
 // Badger and go-ds-badger4 log through go-log's logger "badger4", which the
 // program routes.
 package state
@@ -40,6 +44,9 @@ type DB struct {
 	log  *zap.Logger
 	ds   *badger4.Datastore
 	lock *os.File
+	gate *gate
+	// setAside is the folder of a damaged database that Open has found, or "".
+	setAside string
 
 	mu     sync.Mutex
 	closed bool
@@ -50,7 +57,8 @@ type DB struct {
 // Open opens the database in dir, which it creates where there is none. A
 // damaged one is renamed to "<dir>.damaged-<UTC time>" and a new one begun. It
 // returns an error where another process has the database open, and where no
-// new one can be begun either.
+// new one can be begun either. Without room on the disk it begins one in memory; see
+// Problem.
 func Open(dir string, log *zap.Logger) (*DB, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -61,13 +69,44 @@ func Open(dir string, log *zap.Logger) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	store, err := openOrRenew(dir, log)
+	db := &DB{log: log, lock: lock, gate: &gate{dir: dir, log: log}}
+	if full := roomToOpen(dir); full != nil {
+		err = db.openInMemory(full)
+	} else {
+		err = db.openOnDisk(dir)
+	}
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("state: database %s: %w", dir, err)
 	}
-	return &DB{log: log, ds: store, lock: lock}, nil
+	return db, nil
 }
+
+func (db *DB) openOnDisk(dir string) (err error) {
+	if db.ds, db.setAside, err = openOrRenew(dir, db.log); err != nil {
+		return err
+	}
+	db.gate.folder, err = os.Stat(dir)
+	return err
+}
+
+// openInMemory begins an empty database that ends with the process.
+func (db *DB) openInMemory(full error) (err error) {
+	db.gate.forEver = fmt.Errorf("it was not opened, since %w: make room and restart nar-p2pd", full)
+	db.log.Warn("the database is not opened, and nothing is kept until the next start", zap.Error(full))
+	db.ds, err = badger4.NewDatastore("", &badger4.Options{Options: tuned().WithInMemory(true)})
+	return err
+}
+
+// Problem returns why nothing is kept at present, or nil.
+func (db *DB) Problem() error { return db.gate.state() }
+
+// SetAside returns the folder of a damaged database that was set aside when this one
+// was opened, or "".
+func (db *DB) SetAside() string { return db.setAside }
+
+// Forgetful reports whether what was kept before cannot be read.
+func (db *DB) Forgetful() bool { return db.gate.forEver != nil }
 
 // Close waits for calls under way and closes the database. Datastores and
 // buckets return errors from then on.
@@ -96,14 +135,8 @@ func (db *DB) Datastore(name string) ds.Batching {
 	if name == "0" || name == "1" {
 		panic("state: reserved namespace " + name)
 	}
-	return namespace.Wrap(shared{db.ds}, ds.NewKey(name))
+	return namespace.Wrap(shared{db.ds, db.gate}, ds.NewKey(name))
 }
-
-// shared is a datastore that its users cannot close.
-type shared struct{ *badger4.Datastore }
-
-// Close does nothing: the DB closes it.
-func (shared) Close() error { return nil }
 
 // enter keeps the database open until leave, unless it is closed already.
 func (db *DB) enter() error {
