@@ -48,6 +48,17 @@ func (n node) Status() control.Status {
 		Metered:     n.line.status(),
 		Limits:      n.limits.status(),
 		Upstreams:   make([]control.UpstreamStatus, len(stats.Upstreams)),
+
+		StateSetAside: n.db.SetAside(),
+	}
+	if problem := n.db.Problem(); problem != nil {
+		s.StateProblem = problem.Error()
+	}
+	for _, path := range n.catalog.Damaged() {
+		s.Store.Damaged = append(s.Store.Damaged, path.String())
+	}
+	if problem := n.store.problem(); problem != nil {
+		s.Store.Problem = problem.Error()
 	}
 	if example, ok := n.catalog.Example(); ok {
 		s.Store.Example = example.HashPart.String()

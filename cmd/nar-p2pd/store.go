@@ -31,6 +31,14 @@ type store struct {
 	location string
 }
 
+// problem is why the store cannot be read at present, where it tells.
+func (s store) problem() error {
+	if told, ok := s.Closer.(interface{ Problem() error }); ok {
+		return told.Problem()
+	}
+	return nil
+}
+
 // openStore opens the store that the settings name, or the one that is there.
 func openStore(cfg *config.Config, log *zap.Logger) (store, error) {
 	switch {

@@ -51,9 +51,14 @@ type Status struct {
 	// they may.
 	ServesRouting string `json:"servesRouting,omitempty"`
 	// ConfigFile is "" where none was read.
-	ConfigFile string      `json:"configFile,omitempty"`
-	StateDir   string      `json:"stateDir"`
-	Store      StoreStatus `json:"store"`
+	ConfigFile string `json:"configFile,omitempty"`
+	StateDir   string `json:"stateDir"`
+	// StateProblem is why nothing that the node learns is kept at present, if that
+	// is so, and StateSetAside the folder of a damaged database that was set aside
+	// at the start.
+	StateProblem  string      `json:"stateProblem,omitempty"`
+	StateSetAside string      `json:"stateSetAside,omitempty"`
+	Store         StoreStatus `json:"store"`
 	// NARBytes counts what Nix was given since the start, by where it came from:
 	// "store", "peer" or "upstream".
 	NARBytes  map[string]uint64 `json:"narBytes"`
@@ -115,6 +120,11 @@ type StoreStatus struct {
 	// one of them, and a small one.
 	Shareable int    `json:"shareable"`
 	Example   string `json:"example,omitempty"`
+	// Problem is why the store cannot be read at present, if that is so, and Damaged
+	// are paths, 16 at most, whose files turned out to be gone, changed or not
+	// readable.
+	Problem string   `json:"problem,omitempty"`
+	Damaged []string `json:"damaged,omitempty"`
 }
 
 // UpstreamStatus says how an upstream is.

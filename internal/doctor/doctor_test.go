@@ -42,6 +42,8 @@ func TestVerdicts(t *testing.T) {
 		"no key":              {func(_ *node, c *doctor.NixConfig) { c.TrustedKeys = nil }, "nix-keys", doctor.Failed},
 		"empty store":         {func(n *node, _ *doctor.NixConfig) { n.status.Store.Shareable = 0 }, "store", doctor.Warning},
 		"no store":            {func(n *node, _ *doctor.NixConfig) { n.status.Store.Kind = "none" }, "store", doctor.Warning},
+		"store away":          {func(n *node, _ *doctor.NixConfig) { n.status.Store.Problem = "locked" }, "store", doctor.Warning},
+		"damaged path":        {func(n *node, _ *doctor.NixConfig) { n.status.Store.Damaged = []string{"/nix/store/x"} }, "store", doctor.Warning},
 		"infrastructure":      {func(n *node, _ *doctor.NixConfig) { n.status.Role = "infrastructure" }, "store", doctor.Skipped},
 		"upstream down":       {func(n *node, _ *doctor.NixConfig) { n.status.Upstreams[0].Reachable = false }, "upstreams", doctor.Warning},
 		"upstream not asked": {func(n *node, _ *doctor.NixConfig) {
@@ -77,6 +79,8 @@ func TestVerdicts(t *testing.T) {
 		"profile off":     {func(n *node, _ *doctor.NixConfig) { n.status.P2P, n.status.Profile = nil, "off" }, "peers", doctor.Skipped},
 		"wrong clock":     {func(n *node, _ *doctor.NixConfig) { n.status.Upstreams[0].URL += "/yesterday" }, "clock", doctor.Warning},
 		"no such folder":  {func(n *node, _ *doctor.NixConfig) { n.status.StateDir += "/nothing" }, "disk", doctor.Skipped},
+		"nothing is kept": {func(n *node, _ *doctor.NixConfig) { n.status.StateProblem = "no room" }, "state", doctor.Warning},
+		"was damaged":     {func(n *node, _ *doctor.NixConfig) { n.status.StateSetAside = "/somewhere" }, "state", doctor.Warning},
 		"nothing to test": {func(n *node, _ *doctor.NixConfig) { n.status.Store.Example = "" }, "self-test", doctor.Skipped},
 		"not served":      {func(*node, *doctor.NixConfig) {}, "self-test", doctor.Failed},
 	}

@@ -16,7 +16,7 @@ func (x *examination) machine(ctx context.Context) []Check {
 	if !x.up {
 		return nil
 	}
-	return []Check{x.clock(ctx), x.disk(), x.files(ctx)}
+	return []Check{x.clock(ctx), x.disk(), x.state(), x.files(ctx)}
 }
 
 // maxSkew is how wrong the clock may be: TLS and the expiry of DHT records bear
@@ -82,6 +82,20 @@ func (x *examination) disk() Check {
 		return warning(name, remedy, "%s has %s left", x.status.StateDir, text)
 	default:
 		return ok(name, "%s has %s left", x.status.StateDir, text)
+	}
+}
+
+// state tells whether what the node learns is kept.
+func (x *examination) state() Check {
+	const name = "state"
+	switch s := x.status; {
+	case s.StateProblem != "":
+		return warning(name, "do what it takes: until then all is looked up again after each start", "nothing is kept: %s", s.StateProblem)
+	case s.StateSetAside != "":
+		return warning(name, "see whether the disk is sound, e.g. with smartctl, and remove that folder",
+			"the database was damaged, and a new one was begun; the old one is %s", s.StateSetAside)
+	default:
+		return ok(name, "what is learned is kept")
 	}
 }
 

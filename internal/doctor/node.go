@@ -20,6 +20,12 @@ func (x *examination) store(context.Context) []Check {
 		return []Check{skipped(name, "infrastructure has none")}
 	case s.Kind == "none":
 		return []Check{warning(name, "see store.kind in docs/configuration.md", "there is none: nothing is shared")}
+	case s.Problem != "":
+		return []Check{warning(name, "see that "+s.Location+" is there, and that nothing has its database locked",
+			"%s at %s cannot be read: %s", s.Kind, s.Location, s.Problem)}
+	case len(s.Damaged) > 0:
+		return []Check{warning(name, fmt.Sprintf("nix-store --repair-path %s, then p2pctl provide %[1]s", s.Damaged[0]),
+			"files of %d paths are gone, changed or cannot be read: %s", len(s.Damaged), strings.Join(s.Damaged, ", "))}
 	case x.status.Profile == "off" || x.status.Profile == "consume":
 		return []Check{ok(name, "%s at %s; profile %s shares nothing", s.Kind, s.Location, x.status.Profile)}
 	case s.Shareable == 0:

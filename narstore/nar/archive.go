@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sort"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,8 +31,10 @@ type Archive struct {
 	// nodes in the order of the archive.
 	nodes []node
 	// text holds the nodes' names, each followed by the symlink's target.
-	text  []byte
-	files handles
+	text []byte
+	// written is that of the regular file that was written to last.
+	written time.Time
+	files   handles
 }
 
 // node is one file, symlink or directory. In the archive it is its head (see
@@ -224,6 +227,10 @@ func (a *Archive) name(i uint32) []byte {
 	n := &a.nodes[i]
 	return a.text[n.name:][:n.nameLen]
 }
+
+// Written is when one of the files was last written to, as of when they were laid
+// out; the zero time where there is none.
+func (a *Archive) Written() time.Time { return a.written }
 
 // path returns the place of node i on the disk.
 func (a *Archive) path(i uint32) string {

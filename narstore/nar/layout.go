@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,8 @@ type entry struct {
 	size       int64
 	kind       Type
 	executable bool
+	// written is when a regular file was last written to.
+	written time.Time
 }
 
 // listing is a directory whose entries are being laid out.
@@ -117,6 +120,9 @@ func (a *Archive) addNode(parent uint32, e entry) error {
 	a.size += int64(len(a.appendHead(scratch[:0], i)))
 	switch e.kind {
 	case Regular:
+		if e.written.After(a.written) {
+			a.written = e.written
+		}
 		// Sparse files can have any length, and offsets must not overflow. The
 		// other half is more than all heads together can take.
 		if e.size > math.MaxInt64/2-a.size {
@@ -200,6 +206,7 @@ func statAt(dir int, name string) (entry, error) {
 	case Regular:
 		// Only the owner's bit counts (libutil/archive.cc).
 		e.size, e.executable = st.Size, st.Mode&unix.S_IXUSR != 0
+		e.written = time.Unix(st.Mtim.Unix())
 	case Symlink:
 		if e.target, err = readlinkAt(dir, name); err != nil {
 			return entry{}, err

@@ -25,7 +25,17 @@ func (s *Store) Follow(ctx context.Context, f func(narstore.Update) error) error
 		}
 		return w.access.pause(s.cfg.Poll)
 	}
-	if err := w.Run(ctx, pause, w.look); err != nil {
+	look := func(ctx context.Context) error {
+		err := w.look(ctx)
+		switch {
+		case err == nil:
+			s.problem.Store(nil)
+		case ctx.Err() == nil:
+			s.problem.Store(&err)
+		}
+		return err
+	}
+	if err := w.Run(ctx, pause, look); err != nil {
 		return fmt.Errorf("nixdb: follow: %w", err)
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -82,6 +83,9 @@ type Store struct {
 	// pace keeps those who wait for a daemon that hangs from queueing for it.
 	pace    follow.Pace
 	lastErr error // why there is no access
+
+	// problem is why Follow cannot read the store, or nil.
+	problem atomic.Pointer[error]
 }
 
 var _ narstore.Store = (*Store)(nil)
@@ -111,6 +115,15 @@ func Open(cfg Config, log *zap.Logger) (*Store, error) {
 		return nil, fmt.Errorf("nixdb: open: %w", err)
 	}
 	return s, nil
+}
+
+// Problem returns why the store cannot be read at present, as far as Follow has
+// found out, or nil.
+func (s *Store) Problem() error {
+	if p := s.problem.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // Close closes the database. NARs that are open stay so.

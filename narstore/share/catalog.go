@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
@@ -60,6 +61,11 @@ type Catalog struct {
 	followers map[*follower]struct{}
 	// inspected holds the paths that inspect is reading.
 	inspected map[nix.HashPart]struct{}
+	// damaged holds those of Damaged.
+	damaged map[nix.HashPart]nix.StorePath
+
+	// suspects are for Run to read.
+	suspects chan suspect
 }
 
 // New returns an empty catalog of the shareable paths in store. Marks on
@@ -76,6 +82,8 @@ func New(store narstore.Store, policy *Policy, keeper keeper, marks bucket, log 
 		marks:     make(map[nix.HashPart]mark),
 		followers: make(map[*follower]struct{}),
 		inspected: make(map[nix.HashPart]struct{}),
+		damaged:   make(map[nix.HashPart]nix.StorePath),
+		suspects:  make(chan suspect, maxSuspects),
 	}
 	c.policy.Store(policy)
 	return c
@@ -87,6 +95,14 @@ func (c *Catalog) Run(ctx context.Context) error {
 	if err := c.loadMarks(ctx); err != nil {
 		return err
 	}
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error { return c.readSuspects(ctx) })
+	running.Go(func() error { return c.follow(ctx) })
+	return running.Wait()
+}
+
+// follow follows the store, from its beginning wherever the rule has changed.
+func (c *Catalog) follow(ctx context.Context) error {
 	for {
 		number, changed := c.ruleNow()
 		err := c.followStore(ctx, number, changed)
@@ -116,10 +132,12 @@ func (c *Catalog) apply(ctx context.Context, u narstore.Update, number uint64) e
 	c.generation++
 	for _, part := range u.Removed {
 		c.drop(part)
+		delete(c.damaged, part)
 	}
 	for i, info := range u.Added {
 		if shareable[i] && c.marks[info.Path.HashPart()] == "" {
 			c.put(info)
+			delete(c.damaged, info.Path.HashPart())
 		} else {
 			c.drop(info.Path.HashPart())
 		}
@@ -339,6 +357,9 @@ func (c *Catalog) open(ctx context.Context, info *narstore.PathInfo) (narstore.N
 // ever computed of a NAR of up to chunk.ImplicitSize.
 func (c *Catalog) openChecked(ctx context.Context, info *narstore.PathInfo) (narstore.NAR, error) {
 	nar, err := c.store.Open(ctx, info)
+	if err == nil {
+		c.suspectWritten(nar, info)
+	}
 	if err != nil || info.NARSize > chunk.ImplicitSize {
 		return nar, err
 	}

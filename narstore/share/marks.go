@@ -78,6 +78,7 @@ func (c *Catalog) Restore(ctx context.Context, path nix.StorePath) error {
 	}
 	c.mu.Lock()
 	delete(c.marks, part)
+	delete(c.damaged, part)
 	c.mu.Unlock()
 	info, err := c.valid(ctx, path)
 	if err != nil {
@@ -153,6 +154,7 @@ func (c *Catalog) markIfCorrupt(info *narstore.PathInfo, err error) {
 	}
 	dropped, markErr := c.setMark(info.Path, corrupt)
 	if dropped {
+		c.noteDamage(info.Path)
 		c.log.Error("store path is corrupt and no longer shared: repair it, then share it again",
 			zap.Stringer("storePath", info.Path),
 			zap.String("repair", "nix-store --repair-path "+info.Path.String()),

@@ -32,6 +32,10 @@ type store struct {
 	// damaged makes reads at its offset and behind it fail, as if the file there
 	// had gone; 0 is none.
 	damaged int64
+	// failure is what such reads fail with, if not nil.
+	failure error
+	// written is when files were last written to.
+	written time.Time
 }
 
 func newStore() *store {
@@ -176,12 +180,22 @@ type memoryNAR struct {
 
 func (n *memoryNAR) ReadAt(p []byte, off int64) (int, error) {
 	n.store.mu.Lock()
-	damaged := n.store.damaged
+	damaged, failure := n.store.damaged, n.store.failure
 	n.store.mu.Unlock()
 	if end := off + int64(len(p)); damaged > 0 && end > damaged {
+		if failure != nil {
+			return 0, failure
+		}
 		return 0, fmt.Errorf("%w: nothing at %d", narstore.ErrChanged, damaged)
 	}
 	return n.Reader.ReadAt(p, off)
+}
+
+// Written is when files were last written to.
+func (n *memoryNAR) Written() time.Time {
+	n.store.mu.Lock()
+	defer n.store.mu.Unlock()
+	return n.store.written
 }
 
 func (n *memoryNAR) Close() error {

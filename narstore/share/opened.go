@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -30,7 +31,7 @@ type openNAR struct {
 
 // use returns the NAR with this key, which open opens where nobody has it open.
 // It calls gone, beside the error, where a read finds that the files are no
-// longer those that were opened.
+// longer those that were opened, or cannot be read.
 func (o *opened) use(
 	ctx context.Context, key Key, open func(context.Context) (narstore.NAR, error), gone func(error),
 ) (narstore.NAR, error) {
@@ -123,7 +124,7 @@ func (n *usedNAR) ReadAt(p []byte, off int64) (int, error) {
 	if errors.Is(err, io.EOF) && got < len(p) && off+int64(got) < n.Size() {
 		err = fmt.Errorf("%w: NAR ends at %d of %d bytes", narstore.ErrChanged, off+int64(got), n.Size())
 	}
-	if errors.Is(err, narstore.ErrChanged) {
+	if errors.Is(err, narstore.ErrChanged) || errors.Is(err, fs.ErrPermission) {
 		n.gone(err)
 	}
 	return got, err
