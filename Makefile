@@ -145,7 +145,11 @@ nat: deps ## What NATs let through: every case once, and 50 punches for each kin
 
 .PHONY: nix-faults
 nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Nix.
-	TEST_NIX_FAULTS_TABLE='$(CURDIR)/docs/nix-faults.md' $(GO) test -count=1 -timeout 60m ./e2e/faults
+	TEST_NIX_FAULTS_TABLE='$(CURDIR)/docs/nix-faults.md' $(GO) test -count=1 -timeout 60m -run BuildsGoOn ./e2e/faults
+
+.PHONY: faults
+faults: nix-faults ## All faults with every version of Nix; writes docs/reliability.md and docs/nix-faults.md.
+	TEST_RELIABILITY_TABLE='$(CURDIR)/docs/reliability.md' $(GO) test -count=1 -timeout 60m -run NodesSurvive ./e2e/faults
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME.

@@ -1,7 +1,9 @@
-// Package faults tests that builds go on while upstreams fail: with every
-// version of Nix, in every way of lab.Fault, and with each kind of help at
-// hand. `make nix-faults` writes docs/nix-faults.md, which shows what each
-// version did.
+// Package faults tests that builds go on while something fails.
+//
+// Upstreams do so in every way of lab.Fault, with every version of Nix and with each
+// kind of help at hand; `make nix-faults` writes docs/nix-faults.md, which shows what
+// each version did. All else that may fail, peers, the network, the disk, the store
+// and the machine, is in survived; `make faults` writes docs/reliability.md too.
 package faults
 
 import (

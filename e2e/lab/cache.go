@@ -29,6 +29,9 @@ type Upstream struct {
 	faults   map[Kind]Fault
 	later    *later
 	delay    time.Duration
+	// held are the kinds of files whose requests wait until gate is closed.
+	held     Kind
+	gate     chan struct{}
 	port     *port
 	listener net.Listener
 	server   *http.Server
@@ -164,7 +167,38 @@ func (u *Upstream) SetDelay(delay time.Duration) {
 	u.delay = delay
 }
 
+// Hold lets requests for files of these kinds wait until Release.
+func (u *Upstream) Hold(kinds Kind) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held, u.gate = kinds, make(chan struct{})
+}
+
+// Release answers what Hold lets wait, and what comes.
+func (u *Upstream) Release() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.held != 0 {
+		u.held = 0
+		close(u.gate)
+	}
+}
+
+// waits reports whether a request is held, and until when.
+func (u *Upstream) waits(r *http.Request) (until <-chan struct{}, held bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.gate, u.held&kindOf(r.URL.Path) != 0
+}
+
 func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
+	if until, held := u.waits(r); held {
+		select {
+		case <-until:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	fault, delay := u.note(r)
 	if delay > 0 && !wait(r, delay) {
 		return

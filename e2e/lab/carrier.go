@@ -3,6 +3,7 @@ package lab
 import (
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,8 @@ type netPort struct {
 	fd int
 	// up leads from the host to the middle, down to the host.
 	up, down pipe
+	// apart says that the host is cut off.
+	apart atomic.Bool
 }
 
 // carrier carries packets between ports, all on one thread, so that the time of
@@ -102,7 +105,7 @@ func (c *carrier) read(p *netPort) {
 			return
 		}
 		frame := c.buffer[:n]
-		if _, ok := destination(frame); !ok {
+		if _, ok := destination(frame); !ok || p.apart.Load() {
 			continue
 		}
 		kept := append(c.get(n), frame...)
@@ -116,7 +119,7 @@ func (c *carrier) read(p *netPort) {
 // it is for.
 func (c *carrier) route(a packet) {
 	addr, _ := destination(a.bytes)
-	if p := c.ports[addr]; p == nil || !p.down.put(a.due, a.bytes, wireSize(a.bytes)) {
+	if p := c.ports[addr]; p == nil || p.apart.Load() || !p.down.put(a.due, a.bytes, wireSize(a.bytes)) {
 		c.put(a.bytes)
 	}
 }

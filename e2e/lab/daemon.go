@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ type Daemon struct {
 	dir    string
 	config string
 	flags  []string
+	under  []string
 	cmd    *exec.Cmd
 	// exited is closed when the program has ended, with exitErr.
 	exited  chan struct{}
@@ -59,8 +61,10 @@ type DaemonConfig struct {
 	Infrastructure bool
 	// RelayData lets infrastructure relay NARs.
 	RelayData bool
-	// Bootstraps are further peers that the daemon knows.
+	// Bootstraps are further peers that the daemon knows, and Known addresses of
+	// such, each with its peer ID.
 	Bootstraps []*Daemon
+	Known      []string
 	// BootstrapBy is "tcp" or "udp" where it knows only their addresses of that.
 	BootstrapBy string
 	// ServeRouting is the address at which it tells others who provides what.
@@ -81,20 +85,22 @@ type DaemonConfig struct {
 	Reuse []string
 	// Flags are further arguments of nar-p2pd.
 	Flags []string
+	// Under is a command under which it runs, such as prlimit with its arguments.
+	Under []string
 }
 
 // Daemon starts a daemon and waits until it answers on its control socket.
 func (l *Lab) Daemon(name string, cfg DaemonConfig) *Daemon {
 	l.t.Helper()
 	d := &Daemon{
-		lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags, offline: cfg.Anywhere,
+		lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags, under: cfg.Under, offline: cfg.Anywhere,
 	}
 	d.config = filepath.Join(d.dir, "config.toml")
 	l.write(d.config, cfg.toml(d.socket()))
 	l.t.Cleanup(func() {
 		d.kill()
 		if l.t.Failed() {
-			l.t.Logf("log of %s:\n%s", name, d.log())
+			l.t.Logf("log of %s:\n%s", name, d.Log())
 		}
 	})
 	d.Start()
@@ -154,7 +160,7 @@ func (c *DaemonConfig) toml(socket string) string {
 	if c.Peer != nil {
 		list("peers", c.Peer.Addrs())
 	}
-	var bootstrap []string
+	bootstrap := slices.Clone(c.Known)
 	for _, d := range append(c.Bootstraps, c.Bootstrap) {
 		if d != nil {
 			for _, addr := range d.Addrs() {
@@ -210,7 +216,11 @@ func quote(values []string) string {
 func (d *Daemon) socket() string   { return filepath.Join(d.dir, "control.sock") }
 func (d *Daemon) stateDir() string { return filepath.Join(d.dir, "state") }
 
-func (d *Daemon) log() string {
+// StateDir is where the daemon keeps its state.
+func (d *Daemon) StateDir() string { return d.stateDir() }
+
+// Log is what the daemon has said so far.
+func (d *Daemon) Log() string {
 	data, err := os.ReadFile(filepath.Join(d.dir, "log"))
 	if err != nil {
 		return err.Error()
@@ -221,40 +231,70 @@ func (d *Daemon) log() string {
 // Start starts a daemon that was stopped.
 func (d *Daemon) Start() {
 	d.lab.t.Helper()
-	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		d.lab.t.Fatalf("lab: %v", err)
-	}
-	defer func() { _ = log.Close() }() // The child has its own.
-	if err := d.lab.home.programs(); err != nil {
-		d.lab.t.Fatalf("lab: %v", err)
-	}
-	// Not the test's context: the daemon ends in the clean-up, where its log is
-	// complete.
-	d.cmd = d.host.Command(context.Background(), filepath.Join(d.lab.bin, "nar-p2pd"),
-		append([]string{"--config", d.config, "--state-dir", d.stateDir()}, d.flags...)...)
-	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir, "NAR_P2P_METERED=no"} // whatever this machine's is
-	if d.lab.certificate != "" {
-		d.cmd.Env = append(d.cmd.Env, "SSL_CERT_FILE="+d.lab.certificate)
-	}
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
+	if err := d.run(); err != nil {
 		d.lab.t.Fatalf("lab: start %s: %v", d.name, err)
 	}
-	d.exited = make(chan struct{})
-	go func() {
-		d.exitErr = d.cmd.Wait()
-		close(d.exited)
-	}()
 	d.lab.WaitFor(d.name+" to answer and to listen", func() bool {
 		select {
 		case <-d.exited:
 			d.lab.t.Fatalf("lab: %s has ended: %v", d.name, d.exitErr)
 		default:
 		}
+		var err error
 		d.started, err = d.status()
 		return err == nil && (d.started.P2P == nil || len(d.started.P2P.Addresses) > 0 || d.offline)
 	})
+}
+
+// run starts the program.
+func (d *Daemon) run() error {
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // The child has its own.
+	if err := d.lab.home.programs(); err != nil {
+		return err
+	}
+	// Not the test's context: the daemon ends in the clean-up, where its log is
+	// complete.
+	command := slices.Concat(d.under, []string{
+		filepath.Join(d.lab.bin, "nar-p2pd"), "--config", d.config, "--state-dir", d.stateDir(),
+	}, d.flags)
+	d.cmd = d.host.Command(context.Background(), command[0], command[1:]...)
+	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir, "NAR_P2P_METERED=no"} // whatever this machine's is
+	if d.lab.certificate != "" {
+		d.cmd.Env = append(d.cmd.Env, "SSL_CERT_FILE="+d.lab.certificate)
+	}
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	d.exited = make(chan struct{})
+	go func() {
+		d.exitErr = d.cmd.Wait()
+		close(d.exited)
+	}()
+	return nil
+}
+
+// Refuses starts a daemon that was stopped, and returns what it says before it ends
+// with an error, as it should.
+func (d *Daemon) Refuses() string {
+	d.lab.t.Helper()
+	before := len(d.Log())
+	if err := d.run(); err != nil {
+		d.lab.t.Fatalf("lab: %v", err)
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(Patience):
+		d.lab.t.Fatalf("lab: %s still runs", d.name)
+	}
+	if d.exitErr == nil {
+		d.lab.t.Fatalf("lab: %s has ended without an error", d.name)
+	}
+	return d.Log()[before:]
 }
 
 // Stop ends the daemon by SIGTERM and returns how it ended.

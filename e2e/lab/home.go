@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,7 +103,22 @@ func sweep() {
 			// It may never have been made.
 			_ = exec.CommandContext(context.Background(), "ip", "netns", "delete", name.Name()).Run()
 		}
+		unmountBelow(dir)
 		_ = removeStore(dir) // The next one tries again.
+	}
+}
+
+// unmountBelow unmounts what a process that has died has mounted in its home.
+func unmountBelow(dir string) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(text)) {
+		// The fifth field is where, see proc(5).
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			_ = unix.Unmount(fields[4], unix.MNT_DETACH) // Else the folder stays.
+		}
 	}
 }
 

@@ -84,6 +84,10 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
+// Race reports whether the programs have the race detector in them, which takes time
+// and memory of its own.
+func Race() bool { return raceEnabled }
+
 // programs builds nar-p2pd and p2pctl once for all tests of the process, with
 // the race detector where the tests have it.
 func (h *homeDir) programs() error {

@@ -79,6 +79,14 @@ func (n *Net) add(ip netip.Addr, fd int, line Line) {
 	n.wakeUp()
 }
 
+// Part cuts a host off from all others, without a word to either side, or joins it
+// with them again.
+func (n *Net) Part(h *Host, apart bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ports[netip.MustParseAddr(h.Addr)].apart.Store(apart)
+}
+
 func (n *Net) close() {
 	n.mu.Lock()
 	n.closed = true

@@ -75,6 +75,40 @@ func TestShaperLoses(t *testing.T) {
 	}
 }
 
+// Those that are overtaken arrive all the same, and the others in their order.
+func TestPipeReorders(t *testing.T) {
+	const n, share = 10_000, 0.1
+	var got []byte
+	p := pipe{
+		shaper: shaper{line: Line{Delay: time.Second, Reorder: share}, random: rand.New(rand.NewPCG(1, 2))},
+		next:   func(p packet) { got = append(got, p.bytes...) },
+	}
+	for i := range n {
+		if !p.put(time.Duration(i)*time.Millisecond, binary.BigEndian.AppendUint16(nil, uint16(i)), 1500) {
+			t.Fatal("lost")
+		}
+	}
+	var last time.Duration
+	for due, ok := p.due(); ok; due, ok = p.due() {
+		if due < last {
+			t.Fatalf("one is due at %v after one at %v", due, last)
+		}
+		last = due
+		p.take()
+	}
+	overtaken, highest := 0, uint16(0)
+	for at := 0; at < len(got); at += 2 {
+		i := binary.BigEndian.Uint16(got[at:])
+		if i < highest {
+			overtaken++
+		}
+		highest = max(highest, i)
+	}
+	if sigma := math.Sqrt(n * share * (1 - share)); len(got) != 2*n || math.Abs(float64(overtaken)-n*share) > 5*sigma {
+		t.Errorf("%d of %d packets arrive, %d overtaken, want about %v", len(got)/2, n, overtaken, n*share)
+	}
+}
+
 func TestPipeKeepsOrder(t *testing.T) {
 	var got []byte
 	p := pipe{shaper: shaper{line: Line{Delay: time.Second}}, next: func(p packet) { got = append(got, p.bytes...) }}

@@ -39,6 +39,8 @@ type NixConfig struct {
 	// Bin is the folder of Nix's programs, as of a Version; "" means those of
 	// $PATH.
 	Bin string
+	// Settings are further lines of nix.conf.
+	Settings []string
 }
 
 // Nix makes an empty store.
@@ -87,6 +89,7 @@ func (n *Nix) Use(substituters ...string) {
 	if n.cfg.Hook != "" {
 		conf = append(conf, "post-build-hook = "+n.cfg.Hook)
 	}
+	conf = append(conf, n.cfg.Settings...)
 	n.lab.write(n.conf, strings.Join(conf, "\n")+"\n")
 }
 

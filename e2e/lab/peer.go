@@ -19,7 +19,7 @@ import (
 )
 
 // Peer runs a node of the network "lab" inside the test, with a shelf of the
-// test's own: one that lies, for instance.
+// test's own: one that lies, for instance. Without a bootstrap it knows nobody.
 func (l *Lab) Peer(bootstrap *Daemon, shelf p2p.Shelf) *p2p.Node {
 	l.t.Helper()
 	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
@@ -27,12 +27,16 @@ func (l *Lab) Peer(bootstrap *Daemon, shelf p2p.Shelf) *p2p.Node {
 		l.t.Fatalf("lab: %v", err)
 	}
 	store := dssync.MutexWrap(ds.NewMapDatastore())
+	known := []peer.AddrInfo{}
+	if bootstrap != nil {
+		known = append(known, bootstrap.AddrInfo())
+	}
 	node, err := p2p.New(p2p.Config{
 		Profile:   p2p.Private,
 		Network:   "lab",
 		Identity:  identity,
 		Listen:    []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
-		Bootstrap: []peer.AddrInfo{bootstrap.AddrInfo()},
+		Bootstrap: known,
 		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
 	}, shelf, zap.NewNop())
 	if err != nil {

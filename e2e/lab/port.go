@@ -24,6 +24,18 @@ type port struct {
 	filler net.Conn
 }
 
+// Port returns an address of loopback for a server that is stopped and started
+// again: nobody else gets it meanwhile.
+func (l *Lab) Port() string {
+	l.t.Helper()
+	p, err := newPort()
+	if err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	l.t.Cleanup(p.close)
+	return p.addr
+}
+
 func newPort() (*port, error) {
 	fd, err := bound(netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {

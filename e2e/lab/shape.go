@@ -2,6 +2,7 @@ package lab
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,6 +16,9 @@ type Line struct {
 	Delay time.Duration
 	// Loss is the share of packets that are lost in each direction.
 	Loss float64
+	// Reorder is the share of packets that take reorderBy longer than the others,
+	// which overtake them.
+	Reorder float64
 	// Queue is how long a packet waits at most for those before it, as a time at
 	// Rate: those that would wait longer are dropped. 0 means 2*Delay, and 10 ms
 	// at least.
@@ -23,6 +27,10 @@ type Line struct {
 
 // minQueue holds what TCP sends at once, at the rates of today.
 const minQueue = 10 * time.Millisecond
+
+// reorderBy is a dozen packets of a line of 10 Mbit/s: more than the three by which
+// TCP's oldest rule takes a packet for lost.
+const reorderBy = 15 * time.Millisecond
 
 func (l *Line) queue() time.Duration {
 	if l.Queue > 0 {
@@ -37,7 +45,7 @@ func (l *Line) queue() time.Duration {
 // would be a long one, and where one is lost it would all be.
 func (l *Line) segments() bool {
 	const fast = 500_000_000
-	return l.Loss > 0 || l.Rate > 0 && l.Rate < fast
+	return l.Loss > 0 || l.Reorder > 0 || l.Rate > 0 && l.Rate < fast
 }
 
 // shaper is one direction of a line. Times are since any moment, the same one
@@ -64,11 +72,15 @@ func (s *shaper) admit(now time.Duration, size int) (due time.Duration, ok bool)
 	if s.line.Loss > 0 && s.random.Float64() < s.line.Loss {
 		return 0, false
 	}
-	return begin + s.line.Delay, true
+	due = begin + s.line.Delay
+	if s.line.Reorder > 0 && s.random.Float64() < s.line.Reorder {
+		due += reorderBy
+	}
+	return due, true
 }
 
-// pipe is a direction of a line and what is under way in it. What is admitted
-// later arrives later.
+// pipe is a direction of a line and what is under way in it, in the order in which
+// it arrives.
 type pipe struct {
 	shaper
 	under []packet
@@ -88,7 +100,11 @@ type packet struct {
 func (p *pipe) put(now time.Duration, bytes []byte, size int) bool {
 	due, ok := p.admit(now, size)
 	if ok {
-		p.under = append(p.under, packet{bytes, due})
+		at := len(p.under)
+		for at > p.first && p.under[at-1].due > due {
+			at--
+		}
+		p.under = slices.Insert(p.under, at, packet{bytes, due})
 	}
 	return ok
 }
