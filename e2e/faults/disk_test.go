@@ -126,6 +126,9 @@ func diskIsFull(t *testing.T, c *trial) string {
 	store.Use(d.URL())
 	c.realise(store, c.ground.small.Root().StorePath)
 	c.wantDoctor(d, "state", "warning", "was not opened")
+	if verdict, finding := c.doctor(d, "disk"); verdict != "failed" {
+		t.Errorf("the doctor says of the disk: %s: %s", verdict, finding)
+	}
 	if !d.Status().Sharing.Paused {
 		t.Error("it shares although it cannot know whether it may")
 	}

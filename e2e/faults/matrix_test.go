@@ -79,7 +79,7 @@ func (m *matrix) head(b *bytes.Buffer, area string) {
 	for _, v := range m.versions {
 		fmt.Fprintf(b, " Nix %s |", v.Name)
 	}
-	fmt.Fprintf(b, " and |\n| --- |%s\n", strings.Repeat(" --- |", len(m.versions)+1))
+	fmt.Fprintf(b, " who gave the NARs, or what happened |\n| --- |%s\n", strings.Repeat(" --- |", len(m.versions)+1))
 }
 
 func (m *matrix) row(b *bytes.Buffer, f *fault) {
