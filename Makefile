@@ -151,6 +151,14 @@ nix-faults: deps ## Write docs/nix-faults.md from a run with every version of Ni
 faults: nix-faults ## All faults with every version of Nix; writes docs/reliability.md and docs/nix-faults.md.
 	TEST_RELIABILITY_TABLE='$(CURDIR)/docs/reliability.md' $(GO) test -count=1 -timeout 60m -run NodesSurvive ./e2e/faults
 
+.PHONY: load
+load: deps ## 200 clients at once for ten minutes, and 64 peers who share an upload limit.
+	TEST_FULL_SCALE=1 $(GO) test -count=1 -v -timeout 40m ./e2e/load
+
+.PHONY: soak
+soak: deps ## Half an hour of peers, store changes and garbage collections: nothing may grow.
+	TEST_SOAK_TIME=30m $(GO) test -count=1 -v -timeout 40m ./e2e/soak
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME.
 	.ci/fuzz $(FUZZTIME)

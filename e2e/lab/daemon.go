@@ -24,6 +24,8 @@ type Daemon struct {
 	config string
 	flags  []string
 	under  []string
+	// client is one for all, since each would keep a connection.
+	client *control.Client
 	cmd    *exec.Cmd
 	// exited is closed when the program has ended, with exitErr.
 	exited  chan struct{}
@@ -95,6 +97,7 @@ func (l *Lab) Daemon(name string, cfg DaemonConfig) *Daemon {
 	d := &Daemon{
 		lab: l, name: name, host: cfg.Host, dir: l.Dir("daemon-" + name), flags: cfg.Flags, under: cfg.Under, offline: cfg.Anywhere,
 	}
+	d.client = control.NewClient([]string{d.socket()})
 	d.config = filepath.Join(d.dir, "config.toml")
 	l.write(d.config, cfg.toml(d.socket()))
 	l.t.Cleanup(func() {
@@ -216,6 +219,9 @@ func quote(values []string) string {
 func (d *Daemon) socket() string   { return filepath.Join(d.dir, "control.sock") }
 func (d *Daemon) stateDir() string { return filepath.Join(d.dir, "state") }
 
+// Socket is its control socket.
+func (d *Daemon) Socket() string { return d.socket() }
+
 // StateDir is where the daemon keeps its state.
 func (d *Daemon) StateDir() string { return d.stateDir() }
 
@@ -333,7 +339,7 @@ func (d *Daemon) WipeState() {
 func (d *Daemon) status() (control.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	return control.NewClient([]string{d.socket()}).Status(ctx)
+	return d.client.Status(ctx)
 }
 
 // Status returns what `p2pctl status` shows.
@@ -371,11 +377,24 @@ func (d *Daemon) Peers() []control.Peer {
 	d.lab.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	peers, err := control.NewClient([]string{d.socket()}).Peers(ctx)
+	peers, err := d.client.Peers(ctx)
 	if err != nil {
 		d.lab.t.Fatalf("lab: peers of %s: %v", d.name, err)
 	}
 	return peers
+}
+
+// Metrics returns the metrics without labels by their names, and of those with labels
+// the sum.
+func (d *Daemon) Metrics() map[string]float64 {
+	d.lab.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	metrics, err := d.client.Metrics(ctx)
+	if err != nil {
+		d.lab.t.Fatalf("lab: metrics of %s: %v", d.name, err)
+	}
+	return metrics
 }
 
 // PID returns the daemon's process ID.

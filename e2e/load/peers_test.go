@@ -1,0 +1,311 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/namespace"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/e2e/lab"
+	"github.com/nar-p2p/nar-p2p/internal/closure"
+	"github.com/nar-p2p/nar-p2p/narstore"
+	"github.com/nar-p2p/nar-p2p/narstore/chunk"
+	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
+	"github.com/nar-p2p/nar-p2p/narstore/share"
+	"github.com/nar-p2p/nar-p2p/p2p"
+	"github.com/nar-p2p/nar-p2p/p2p/swarm"
+)
+
+// taskVariable holds what the test program is to do on a host of the lab.
+const taskVariable = "NAR_P2P_LOAD"
+
+// task is one of them.
+type task struct {
+	// Dir is a folder to be served by HTTP at Addr.
+	Dir, Addr string
+	// Peers is how many nodes are to fetch a NAR from the provider, and Time how long
+	// it is counted what they get.
+	Peers    int
+	Provider *peer.AddrInfo `json:",omitempty"`
+	Hash     nix.NARHash
+	Size     int64
+	Time     time.Duration
+}
+
+// perform is the test program on a host.
+func perform(text string) int {
+	var todo task
+	err := json.Unmarshal([]byte(text), &todo)
+	switch {
+	case err != nil:
+	case todo.Dir != "":
+		err = http.ListenAndServe(todo.Addr, http.FileServer(http.Dir(todo.Dir))) //nolint:gosec // For as long as the test lasts.
+	default:
+		err = todo.fetch()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// fetch runs the peers. Once all get something it says so; told to go on it counts
+// what comes, and prints it.
+func (d *task) fetch() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	counts := make([]atomic.Int64, d.Peers)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	for i := range counts {
+		node, err := d.node()
+		if err != nil {
+			return err
+		}
+		running.Go(func() { _ = node.Run(ctx) }) // It ends with ctx.
+		running.Go(func() { d.drain(ctx, node, &counts[i]) })
+	}
+	for i := range counts {
+		for counts[i].Load() == 0 {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				return fmt.Errorf("peer %d gets nothing", i)
+			}
+		}
+	}
+	fmt.Println("ready")
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	before := make([]int64, d.Peers)
+	for i := range counts {
+		before[i] = counts[i].Load()
+	}
+	time.Sleep(d.Time) // That is what is measured.
+	got := make([]int64, d.Peers)
+	for i := range counts {
+		got[i] = counts[i].Load() - before[i]
+	}
+	return json.NewEncoder(os.Stdout).Encode(got)
+}
+
+// drain fetches the NAR again and again.
+func (d *task) drain(ctx context.Context, node *p2p.Node, count *atomic.Int64) {
+	<-node.Ready()
+	for ctx.Err() == nil {
+		if err := d.once(ctx, node, count); err != nil {
+			select {
+			case <-time.After(50 * time.Millisecond): // It is not connected yet, or the provider has no room.
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+func (d *task) once(ctx context.Context, node *p2p.Node, count *atomic.Int64) error {
+	t, err := node.Open(ctx, swarm.Want{Hash: d.Hash, Size: d.Size})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(counter{count}, t)
+	return errors.Join(err, t.Close())
+}
+
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func (d *task) node() (*p2p.Node, error) {
+	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	return p2p.New(p2p.Config{
+		Profile: p2p.Consume, Network: "lab", Identity: identity, Bootstrap: []peer.AddrInfo{*d.Provider},
+		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
+	}, emptyShelf{}, zap.NewNop())
+}
+
+// emptyShelf shares nothing.
+type emptyShelf struct{}
+
+func (emptyShelf) Held(nix.NARHash) (root chunk.Root, rootKnown, held bool) { return }
+
+func (emptyShelf) Narinfo(context.Context, nix.HashPart) (*narinfo.Info, error) {
+	return nil, narstore.ErrNotFound
+}
+
+func (emptyShelf) Open(context.Context, nix.NARHash) (narstore.NAR, error) {
+	return nil, narstore.ErrNotFound
+}
+
+func (emptyShelf) Manifest(context.Context, nix.NARHash, func([]byte) error) (chunk.Root, error) {
+	return chunk.Root{}, narstore.ErrNotFound
+}
+
+func (emptyShelf) Follow(ctx context.Context, f func(share.Change) error) error {
+	if err := f(share.Change{Settled: true}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+const (
+	// lineRate is that of the node's line, in bits per second, and uploadLimit a bit
+	// more than half of it, in bytes: 64 peers get 80 KiB/s each, and below 64 they
+	// would be sent away.
+	lineRate    = 84_000_000
+	uploadLimit = "5MiB/s"
+	// perHost is how many peers are behind one address.
+	perHost = 8
+	// unfair is by what part of the mean the share of a peer may differ from it.
+	unfair = 0.2
+	// ownSize is that of what the local user fetches, in bytes.
+	ownSize = 24 << 20
+)
+
+// host is one with some peers.
+type host struct {
+	in  io.Writer
+	out *bufio.Reader
+}
+
+// Peers that all want something of a node with an upload limit get the same, and the
+// local user's own fetch meanwhile has at least half of the line.
+func TestPeersGetTheSame(t *testing.T) {
+	l := lab.New(t)
+	hosts := lab.Scale(2, 8)
+	key, err := narinfo.GenerateSecretKey("load-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	generate := func(name string, seed uint64, size int64) (string, *narinfo.Info) {
+		dir := l.Dir(name)
+		c, err := closure.Generate(t.Context(), dir, closure.Config{Paths: 1, Seed: seed, Key: key, LargeSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir, c.Root()
+	}
+	held, wanted := generate("held", 1, int64(lab.Scale(64, 256))<<20)
+	upstream, own := generate("upstream", 2, ownSize)
+	net := l.Net()
+	home := net.Host("11.0.1.1", lab.Line{Rate: lineRate, Delay: 5 * time.Millisecond})
+	far := net.Host("11.0.2.1", lab.Line{Delay: 5 * time.Millisecond})
+	start(t, far, &task{Dir: upstream, Addr: "11.0.2.1:8000"})
+	far.WaitListening(8000)
+	node := l.Daemon("node", lab.DaemonConfig{
+		Host: home, Cache: held, Keys: []string{key.Public().String()}, Upstreams: []string{"http://11.0.2.1:8000"},
+		Flags: []string{"--p2p-upload-limit=" + uploadLimit},
+	})
+	node.WaitShared(1)
+	fetch := func() time.Duration {
+		began := time.Now()
+		cmd := home.Command(l.Context(), "curl", "-sSf", "-o", "/dev/null", node.URL()+"/"+narinfo.NARURL(own.StorePath.HashPart(), own.NARHash))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return time.Since(began)
+	}
+	alone := fetch()
+
+	provider := node.AddrInfo()
+	all := make([]*host, hosts)
+	for i := range all {
+		at := net.Host(fmt.Sprintf("11.0.%d.1", 10+i), lab.Line{Delay: 5 * time.Millisecond})
+		all[i] = start(t, at, &task{
+			Peers: perHost, Provider: &provider, Hash: wanted.NARHash, Size: wanted.NARSize,
+			Time: time.Duration(lab.Scale(10, 60)) * time.Second,
+		})
+	}
+	for _, h := range all {
+		if line, err := h.out.ReadString('\n'); line != "ready\n" {
+			t.Fatalf("peers are not ready: %q, %v", line, err)
+		}
+	}
+	for _, h := range all {
+		if _, err := io.WriteString(h.in, "go\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beside := fetch()
+	var got []int64
+	for _, h := range all {
+		var some []int64
+		if err := json.NewDecoder(h.out).Decode(&some); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, some...)
+	}
+	var sum int64
+	for _, n := range got {
+		sum += n
+	}
+	mean := float64(sum) / float64(len(got))
+	for i, n := range got {
+		if float64(n) < mean*(1-unfair) || float64(n) > mean*(1+unfair) {
+			t.Errorf("peer %d has got %d bytes, the mean is %.0f", i, n, mean)
+		}
+	}
+	t.Logf("%d peers, %.0f KiB each; the own fetch takes %v beside them, %v alone", len(got), mean/1024, beside, alone)
+	if beside > 2*alone {
+		t.Errorf("the own fetch takes %v beside the peers, %v alone", beside, alone)
+	}
+}
+
+// start runs the test program on a host, until the test ends.
+func start(t *testing.T, at *lab.Host, todo *task) *host {
+	t.Helper()
+	text, err := json.Marshal(todo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := at.Command(context.Background(), os.Args[0])
+	cmd.Env = append(os.Environ(), taskVariable+"="+string(text))
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Cancel() // It may have ended.
+		if _ = cmd.Wait(); t.Failed() {
+			t.Log(said.String())
+		}
+	})
+	return &host{in, bufio.NewReader(out)}
+}
