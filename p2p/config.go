@@ -29,6 +29,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/reuse"
 	"github.com/nar-p2p/nar-p2p/p2p/host"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
+	"github.com/nar-p2p/nar-p2p/p2p/site"
 )
 
 // Profile says how much a node takes part.
@@ -78,6 +79,8 @@ type Config struct {
 	// Bootstrap and Peers.
 	Allow     []peer.ID
 	AllowFile string
+	// Sites say what is not to be done on which interfaces.
+	Sites []site.Rule
 	// PSK, if not nil, is the key without which nobody can connect in a private
 	// network. There is no QUIC then.
 	PSK pnet.PSK

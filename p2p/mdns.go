@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ func (l *live) discover(ctx context.Context) error {
 	cfg := lan.Config{
 		Service: serviceName(l.cfg.Network), Peer: l.host.ID(), Addrs: l.lanAddrs,
 		Changed: l.leaveOldAddresses, Found: r.enter,
+		On: func(i *net.Interface) bool { return !l.sites.Interface(i).MDNS },
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lan.Run(ctx, cfg, l.log) })
@@ -70,7 +72,7 @@ func (l *live) lanAddrs() []ma.Multiaddr {
 	if err != nil {
 		return nil
 	}
-	return narhost.Announced(nil)(ma.FilterAddrs(addrs, narhost.IsLAN))
+	return narhost.Announced(nil)(ma.FilterAddrs(addrs, func(a ma.Multiaddr) bool { return narhost.IsLAN(a) && !l.sites.Local(a).MDNS }))
 }
 
 // meet connects with a peer of the local network, and reports whether it is

@@ -48,7 +48,7 @@ const (
 // reason.
 func (l *live) nearness(p peer.ID) nearness {
 	for _, c := range l.host.Network().ConnsToPeer(p) {
-		if narhost.IsLAN(c.RemoteMultiaddr()) {
+		if l.isLAN(c.RemoteMultiaddr()) {
 			return onLAN
 		}
 	}
@@ -67,7 +67,7 @@ func (l *live) reach(p peer.ID) locate.Reach {
 	best := locate.Relayed
 	for _, c := range l.host.Network().ConnsToPeer(p) {
 		switch {
-		case narhost.IsLAN(c.RemoteMultiaddr()):
+		case l.isLAN(c.RemoteMultiaddr()):
 			return locate.LAN
 		case !c.Stat().Limited:
 			best = locate.Connected

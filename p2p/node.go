@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
@@ -22,6 +23,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p/known"
 	"github.com/nar-p2p/nar-p2p/p2p/locate"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
+	"github.com/nar-p2p/nar-p2p/p2p/site"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 )
 
@@ -44,6 +46,7 @@ type Node struct {
 	configured map[peer.ID]struct{}
 	ready      chan struct{}
 	pause      *pause
+	sites      *site.Rules
 	// uploadLimit is in bytes per second, 0 for none.
 	uploadLimit atomic.Int64
 	// announceBudget is in bytes a day, 0 for none.
@@ -101,8 +104,12 @@ func New(cfg Config, shelf Shelf, log *zap.Logger) (*Node, error) {
 		pause:      newPause(),
 	}
 	n.uploadLimit.Store(cfg.UploadLimit)
+	sites, err := site.New(cfg.Sites)
+	if err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	n.sites = sites
 	n.announceBudget.Store(cfg.AnnounceBudget)
-	var err error
 	if n.allowed, err = allow.Open(cfg.AllowFile, cfg.Allow, n.log); err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
@@ -247,7 +254,7 @@ func (n *Node) start() (*live, error) {
 	}
 	l.finder = locate.New(locateCfg, n.log)
 	l.swarm = swarm.New(l.client, l.finder, l.standing, swarm.Config{
-		Trusted: n.trusted, LAN: narhost.IsLAN, Memory: cfg.Memory, Window: cfg.Window, Reuse: cfg.Reuse, Registerer: cfg.Registerer,
+		Trusted: n.trusted, LAN: n.isLAN, Memory: cfg.Memory, Window: cfg.Window, Reuse: cfg.Reuse, Registerer: cfg.Registerer,
 	}, n.log)
 	return l, nil
 }
@@ -288,6 +295,9 @@ func (l *live) run(ctx context.Context) error {
 	g.Go(func() error { return l.standing.Run(ctx, l.log) })
 	if l.server != nil {
 		g.Go(func() error { return l.server.Run(ctx) })
+	}
+	if n := l.Node; n.sites.BansSharing() {
+		g.Go(func() error { return n.watchSite(ctx) })
 	}
 	if l.newAnnouncer != nil {
 		g.Go(func() error { return l.announce(ctx) })
@@ -339,13 +349,18 @@ func (l *live) dropOutsiders() {
 	}
 }
 
-// admit reports whether a peer gets answers.
-func (n *Node) admit(p peer.ID, addr ma.Multiaddr) bool {
-	if n.cfg.Profile == LAN && !narhost.IsLAN(addr) {
+// admit reports whether the peer at the other side of a connection gets answers.
+func (n *Node) admit(c network.Conn) bool {
+	ban := n.sites.Conn(c.LocalMultiaddr(), c.RemoteMultiaddr())
+	if ban.Share || n.cfg.Profile == LAN && (ban.LAN || !narhost.IsLAN(c.RemoteMultiaddr())) {
 		return false
 	}
+	p := c.RemotePeer()
 	return !n.bans.Banned(p) && (!n.exclusive() || n.familiar(p))
 }
+
+// isLAN reports whether a peer at this address is a neighbour.
+func (n *Node) isLAN(addr ma.Multiaddr) bool { return narhost.IsLAN(addr) && !n.sites.Remote(addr).LAN }
 
 // relaysData reports whether NARs may go over a relay: one of one's own network
 // that is configured, and that lets so much through that it is meant for them.
@@ -356,7 +371,7 @@ func (n *Node) relaysData(relay peer.ID, volume int64) bool {
 
 // trusted reports whether a peer's word on a manifest counts before others'.
 func (n *Node) trusted(p peer.ID, addr ma.Multiaddr) bool {
-	return n.cfg.private() || n.familiar(p) || addr != nil && narhost.IsLAN(addr)
+	return n.cfg.private() || n.familiar(p) || addr != nil && n.isLAN(addr)
 }
 
 // familiar reports whether a peer is in the allow-list.

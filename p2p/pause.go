@@ -3,23 +3,71 @@ package p2p
 import (
 	"context"
 	"sync"
+	"time"
+
+	"go.uber.org/zap"
 )
 
 // pause is whether sharing is paused.
 type pause struct {
 	mu     sync.Mutex
 	paused bool
+	// away is the interface to the internet, where nothing is to be shared there:
+	// then it is pointless to announce anything. Who comes by another one is answered.
+	away string
 	// changed is closed, and replaced, when that changes.
 	changed chan struct{}
 }
 
 func newPause() *pause { return &pause{changed: make(chan struct{})} }
 
-// state returns whether sharing is paused, and what is closed when that changes.
-func (p *pause) state() (paused bool, changed <-chan struct{}) {
+// state returns whether nothing is to be announced, and what is closed when that
+// changes.
+func (p *pause) state() (quiet bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.paused, p.changed
+	return p.paused || p.away != "", p.changed
+}
+
+// reasons returns why that is so.
+func (p *pause) reasons() (paused bool, away string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused, p.away
+}
+
+// leave takes note of the interface to the internet on which nothing is shared, ""
+// for none, and reports whether that is new.
+func (p *pause) leave(away string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away == away {
+		return false
+	}
+	p.away = away
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return true
+}
+
+// watchSite follows which interface leads to the internet, until ctx ends.
+func (n *Node) watchSite(ctx context.Context) error {
+	tick := time.NewTicker(interfaceInterval)
+	defer tick.Stop()
+	for {
+		name, ban := n.sites.Outward()
+		if !ban.Share {
+			name = ""
+		}
+		if n.pause.leave(name) {
+			n.log.Info("where to share has changed", zap.Bool("shared", name == ""), zap.String("notOn", name))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // renew has those who follow the state look at it again.
@@ -58,7 +106,7 @@ func (n *Node) BytesServed() int64 {
 // obeyPause tells the server.
 func (l *live) obeyPause() {
 	if l.server != nil {
-		paused, _ := l.pause.state()
+		paused, _ := l.pause.reasons()
 		l.server.Pause(paused)
 	}
 }
@@ -68,8 +116,8 @@ func (l *live) obeyPause() {
 // disk, and so the next one does not send it again.
 func (l *live) announce(ctx context.Context) error {
 	for {
-		paused, changed := l.pause.state()
-		if paused {
+		quiet, changed := l.pause.state()
+		if quiet {
 			select {
 			case <-changed:
 				continue

@@ -65,7 +65,7 @@ func (n *Node) Providers(ctx context.Context, key cid.Cid) iter.Seq[peer.AddrInf
 		if l == nil || l.dht == nil {
 			return
 		}
-		if paused, _ := l.pause.state(); !paused && l.shows != nil && l.shows.has(key) && !yield(peer.AddrInfo{ID: l.host.ID(), Addrs: l.host.Addrs()}) {
+		if quiet, _ := l.pause.state(); !quiet && l.shows != nil && l.shows.has(key) && !yield(peer.AddrInfo{ID: l.host.ID(), Addrs: l.host.Addrs()}) {
 			return
 		}
 		for info := range l.dht.FindProviders(ctx, key) {

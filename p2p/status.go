@@ -40,6 +40,8 @@ type Status struct {
 	Foreign int64
 	// Paused says that nothing is shared for the time being.
 	Paused bool
+	// Away is the interface to the internet, where nothing is shared there, or "".
+	Away string
 	// Connected is the number of connected peers.
 	Connected int
 	// Announcing is nil where nothing is announced, and where the announcer was
@@ -78,7 +80,7 @@ func (n *Node) Status() Status {
 	s.Reachability = l.outlook.now()
 	s.Reach = l.reachStatus()
 	s.Foreign = l.foreign.Load()
-	s.Paused, _ = n.pause.state()
+	s.Paused, s.Away = n.pause.reasons()
 	s.Connected = len(l.host.Network().Peers())
 	if addrs, err := l.host.Network().InterfaceListenAddresses(); err == nil {
 		s.Listening = ma.FilterAddrs(addrs, func(a ma.Multiaddr) bool { return a[0].Protocol().Code != ma.P_CIRCUIT })
@@ -157,7 +159,7 @@ func (l *live) peer(p peer.ID) PeerStatus {
 	}
 	for _, c := range l.host.Network().ConnsToPeer(p) {
 		s.Addrs = append(s.Addrs, c.RemoteMultiaddr())
-		s.LAN = s.LAN || narhost.IsLAN(c.RemoteMultiaddr())
+		s.LAN = s.LAN || l.isLAN(c.RemoteMultiaddr())
 		s.Relayed = s.Relayed && c.Stat().Limited
 	}
 	return s

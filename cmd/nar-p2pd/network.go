@@ -20,6 +20,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/delegated"
 	"github.com/nar-p2p/nar-p2p/p2p/host"
+	"github.com/nar-p2p/nar-p2p/p2p/site"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 	"github.com/nar-p2p/nar-p2p/substituter"
 	"github.com/nar-p2p/nar-p2p/substituter/trust"
@@ -47,6 +48,9 @@ func nodeConfig(cfg *config.Config, db *state.DB, metrics prometheus.Registerer)
 		Datastore:      db.Datastore,
 		UserAgent:      "nar-p2p/" + version.String(),
 		Registerer:     metrics,
+	}
+	for _, i := range cfg.Interfaces {
+		node.Sites = append(node.Sites, site.Rule{Match: i.Match, Ban: site.Ban{LAN: !i.LAN, MDNS: !i.MDNS, Share: !i.Share}})
 	}
 	if cfg.Relay.Data {
 		node.DataRelay = &host.DataRelay{Rate: cfg.Relay.Rate, Volume: cfg.Relay.Volume}

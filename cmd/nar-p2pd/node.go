@@ -90,6 +90,7 @@ func p2pStatus(s p2p.Status) *control.P2PStatus {
 		Connected:    s.Connected,
 		Reachability: strings.ToLower(s.Reachability.String()),
 		Routing:      "none",
+		Away:         s.Away,
 		Reach:        control.Reach{State: string(s.Reach.Reach), Why: s.Reach.Why, Remedy: s.Reach.Remedy, NAT: string(s.Reach.NAT)},
 	}
 	for _, relay := range s.Reach.Relays {

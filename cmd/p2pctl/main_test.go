@@ -139,7 +139,7 @@ func (node) Status() control.Status {
 		Limits:      &control.Limits{Download: 5 << 20, Schedule: "mon;08:00-18:00;download=5MiB/s", Until: time.Date(2026, 6, 1, 18, 0, 0, 0, time.Local)},
 		P2P: &control.P2PStatus{
 			PeerID: peerID, Addresses: []string{"/ip4/192.0.2.1/tcp/8461/p2p/" + peerID},
-			Connected: 3, Reachability: "private", Routing: "client", RoutingPeers: 120,
+			Connected: 3, Reachability: "private", Away: "wlan\x1b0", Routing: "client", RoutingPeers: 120,
 			Announcing: &control.Announcing{Keys: 34, Waiting: 4, Skipped: 5, Resting: 7, SentBytes: 1536},
 			Served:     &control.Served{Bytes: 3 << 20, Sessions: 5},
 		},

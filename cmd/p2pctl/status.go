@@ -143,6 +143,9 @@ func printP2P(row func(name, format string, args ...any), p *control.P2PStatus, 
 			}
 		}
 	}
+	if p.Away != "" {
+		row("shared", "nothing on %s, by the setting interface, and nothing is announced", printable(p.Away))
+	}
 	if v := p.Relaying; v != nil {
 		row("relays", "for %d nodes, %d connections now, %s so far", v.Reservations, v.Connections, bytesText(uint64(v.Bytes)))
 	}

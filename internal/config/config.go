@@ -95,6 +95,8 @@ type Config struct {
 	Trust       Trust
 	Upstreams   []Upstream
 	Fetch       Fetch
+	// Interfaces say what is done where; the first that matches counts.
+	Interfaces []Interface
 	// Schedule says when other limits count.
 	Schedule []schedule.Entry
 	Reuse    Reuse

@@ -131,6 +131,13 @@ url = "https://cache.nixos.org"
 memory = "100MiB"
 window = "4096KiB"
 download_limit = "5MiB/s"
+[[interface]]
+match = ["wl*", "10.1.0.0/16"]
+share = false
+[[interface]]
+match = ["*"]
+lan = false
+mdns = false
 [[schedule]]
 days = ["mon-thu", "sat"]
 from = "08:00"
@@ -193,6 +200,10 @@ socket = "/run/x/y.sock"
 			},
 			{URL: "http://127.0.0.1:10", Priority: 40, TokenFile: "/run/token"},
 			{URL: "https://cache.nixos.org", Priority: 40},
+		},
+		Interfaces: []config.Interface{
+			{Match: []string{"wl*", "10.1.0.0/16"}, LAN: true, MDNS: true},
+			{Match: []string{"*"}, Share: true},
 		},
 		Fetch: config.Fetch{Memory: 100 << 20, Window: 4 << 20, DownloadLimit: 5 << 20},
 		Schedule: []schedule.Entry{
@@ -316,6 +327,9 @@ func TestErrors(t *testing.T) {
 			file: "[share]\npublic_keys = ['team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=']",
 			want: `share.public_keys: "team-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=": the public network shares only what cache.nixos.org has signed: set network`,
 		},
+		"interface without match": {file: "[[interface]]\nlan = false", want: `interface: number 1: match is missing`},
+		"interface of no network": {file: "[[interface]]\nmatch = ['10.0.0.0/33']", want: `interface: number 1: match: "10.0.0.0/33": is not a network such as 10.1.0.0/16`},
+		"interface in a word":     {args: []string{"--interface=wl*;lan"}, want: `--interface: "wl*;lan": is not of the form`},
 		"schedule without times":  {file: "[[schedule]]\nupload = 'none'", want: `schedule: number 1: from or to is missing`},
 		"schedule without limits": {file: "[[schedule]]\nfrom = '08:00'\nto = '09:00'", want: `schedule: number 1: has neither upload nor download`},
 		"schedule on no day":      {file: "[[schedule]]\ndays = ['monday']", want: `schedule: number 1: days: "monday": is not one of mon, tue, wed, thu, fri, sat, sun, nor two of them as in mon-fri`},
@@ -385,6 +399,19 @@ func TestScheduleInWords(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{item, "mon-sun;23:00-06:00;upload=2097152/s"}, s.Values); diff != "" {
 			t.Errorf("schedule (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestInterfacesInWords(t *testing.T) {
+	const item = "wl*+10.1.0.0/16;lan=true;mdns=true;share=false"
+	c, err := load(t, "", nil, []string{"--interface=wl*+10.1.0.0/16;share=false"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Effective() {
+		if s.Key == "interface" && !cmp.Equal([]string{item}, s.Values) {
+			t.Errorf("interface is %q, want %q", s.Values, item)
 		}
 	}
 }

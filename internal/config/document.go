@@ -52,6 +52,32 @@ include = ["acme-*"]
 | --- | --- |
 `
 
+const interfaceSection = `
+## Interfaces
+
+Each entry is a table of the list ` + "`interface`" + `. The first that matches an interface counts; where none does, all is done there.
+
+` + "```toml" + `
+[[interface]] # these as if there were no list
+match = ["wg*", "tailscale0", "en*"]
+
+[[interface]] # whatever else there is
+match = ["*"]
+lan = false
+mdns = false
+share = false
+` + "```" + `
+
+A connection is on the interface by which the kernel sends to the peer, and on the one whose address the peer has
+connected to: both must allow what is done. A relayed one is where its relay is. A Wi-Fi has the same name everywhere, and
+many have the same addresses: to name what is trusted, and everything else by ` + "`*`" + `, is the safer way round. Fetching is
+not concerned: what comes is checked wherever it comes from. Who is told what this machine looks for is, in profile
+` + "`lan`" + `: neighbours alone are, so nobody where ` + "`lan`" + ` is false.
+
+| key | meaning |
+| --- | --- |
+`
+
 const scheduleSection = `
 ## Schedule
 
@@ -104,6 +130,10 @@ func Reference() string {
 	}
 	b.WriteString(upstreamSection)
 	for _, key := range new(Upstream).keys() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", key.name, key.doc)
+	}
+	b.WriteString(interfaceSection)
+	for _, key := range new(Interface).keys() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", key.name, key.doc)
 	}
 	b.WriteString(scheduleSection)

@@ -90,6 +90,11 @@ func settings(c *Config) []setting {
 				"what Nix asks for is fetched as ever, and queries of the DHT are answered. `auto`: where NetworkManager runs it says so, as it does of phones that it knows and of networks that were marked; else no. `p2pctl status` tells.",
 		},
 		{
+			name: "interface", value: places{&c.Interfaces},
+			doc: "What is done on which interfaces of the machine: a VPN or the network at home is not the Wi-Fi of a café. In the file each is a table `[[interface]]`, see below; " +
+				"elsewhere a list of items such as `wl*;lan=false;mdns=false;share=false`.",
+		},
+		{
 			name: "state_dir", value: text(&c.StateDir, checkAbsolute),
 			doc:   "Where the node keeps its identity key and its database. All but the key can be rebuilt.",
 			unset: "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nar-p2p`, else `~/.local/state/nar-p2p`",

@@ -171,6 +171,9 @@ type P2PStatus struct {
 	PSKFile string `json:"pskFile,omitempty"`
 	// Endpoints are the servers that are asked who provides what.
 	Endpoints []EndpointStatus `json:"endpoints,omitempty"`
+	// Away is the interface that leads to the internet, where by the settings nothing is
+	// shared there; then nothing is announced.
+	Away string `json:"away,omitempty"`
 	// Announcing is absent where nothing is announced.
 	Announcing *Announcing `json:"announcing,omitempty"`
 	// Served is absent where nobody is served.

@@ -470,7 +470,7 @@ func TestWatch(t *testing.T) {
 func TestAdmit(t *testing.T) {
 	shelf := &exchangetest.Shelf{}
 	hash := shelf.Add(exchangetest.Bytes(1, 100))
-	p := newPair(t, shelf, exchange.ServerConfig{Admit: func(peer.ID, ma.Multiaddr) bool { return false }})
+	p := newPair(t, shelf, exchange.ServerConfig{Admit: func(network.Conn) bool { return false }})
 	if _, err := p.client.Have(t.Context(), p.to, []nix.NARHash{hash}); err == nil {
 		t.Error("Have() of a peer not admitted succeeded")
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
@@ -28,9 +27,9 @@ import (
 type ServerConfig struct {
 	// Prefix begins the protocol IDs; "" is DefaultPrefix.
 	Prefix protocol.ID
-	// Admit reports whether the peer at this address is answered at all; nil
-	// admits everybody. Others find their streams reset.
-	Admit func(p peer.ID, addr ma.Multiaddr) bool
+	// Admit reports whether the peer at the other side of a connection is answered at
+	// all; nil admits everybody. Others find their streams reset.
+	Admit func(network.Conn) bool
 	// Relays tells of those that may carry NARs; nil: none may. Sessions through
 	// others are refused.
 	Relays Relays
@@ -69,7 +68,7 @@ type ServerConfig struct {
 
 func (c ServerConfig) withDefaults() ServerConfig {
 	if c.Admit == nil {
-		c.Admit = func(peer.ID, ma.Multiaddr) bool { return true }
+		c.Admit = func(network.Conn) bool { return true }
 	}
 	setDefault(&c.Sessions, 64)
 	setDefault(&c.SessionsPerPeer, 16)
@@ -309,7 +308,7 @@ func (s *Server) handle(ctx context.Context, st network.Stream, svc service) {
 		return
 	}
 	defer s.end(st)
-	if err := st.Scope().SetService(ServiceName); err != nil || !s.cfg.Admit(remote, st.Conn().RemoteMultiaddr()) {
+	if err := st.Scope().SetService(ServiceName); err != nil || !s.cfg.Admit(st.Conn()) {
 		s.refusals.count(refusedStranger)
 		_ = st.Reset()
 		return

@@ -57,6 +57,8 @@ type Config struct {
 	Service string
 	// Peer is this peer's ID.
 	Peer peer.ID
+	// On reports whether an interface is to be used; nil: all are.
+	On func(*net.Interface) bool
 	// Addrs returns the addresses to be announced, those of now. Where there are
 	// none the peer only looks for others.
 	Addrs func() []ma.Multiaddr
@@ -75,7 +77,7 @@ func Run(ctx context.Context, cfg Config, log *zap.Logger) error {
 	g.Go(func() error { return watch(ctx, changes, log) })
 	g.Go(func() error {
 		for ctx.Err() == nil {
-			state := interfaces()
+			state := interfaces(cfg.On)
 			session, cancel := context.WithCancel(ctx)
 			var failure error
 			ended := make(chan struct{})
@@ -103,7 +105,7 @@ type state struct {
 	text string
 }
 
-func interfaces() state {
+func interfaces(on func(*net.Interface) bool) state {
 	all, err := net.Interfaces()
 	if err != nil {
 		return state{}
@@ -117,7 +119,7 @@ func interfaces() state {
 		}
 		addrs, _ := i.Addrs() // One that has gone meanwhile has none.
 		fmt.Fprintln(&text, i.Index, i.Name, i.Flags, addrs)
-		if i.Flags&net.FlagMulticast != 0 && len(addrs) > 0 {
+		if i.Flags&net.FlagMulticast != 0 && len(addrs) > 0 && (on == nil || on(&i)) {
 			s.multicast = append(s.multicast, i)
 		}
 	}
@@ -141,7 +143,7 @@ func (s state) awaitChange(ctx context.Context, changes, ended <-chan struct{}) 
 		case <-changes:
 			settled.Reset(settleTime)
 		case <-settled.C:
-			if interfaces().text != s.text {
+			if interfaces(nil).text != s.text {
 				return true
 			}
 		case <-ended:

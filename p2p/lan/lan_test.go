@@ -2,6 +2,7 @@ package lan
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -79,5 +80,13 @@ func TestAnnouncementFitsIntoOnePacket(t *testing.T) {
 	}
 	if ips, texts := (&Config{Addrs: func() []ma.Multiaddr { return nil }}).announcement(); len(ips)+len(texts) != 0 {
 		t.Errorf("without addresses: %v, %v", ips, texts)
+	}
+}
+
+// What is not to be used is watched all the same: a change there may matter.
+func TestInterfacesThatAreNotToBeUsed(t *testing.T) {
+	all, none := interfaces(nil), interfaces(func(*net.Interface) bool { return false })
+	if len(none.multicast) > 0 || none.text != all.text {
+		t.Errorf("%d interfaces are used: %q", len(none.multicast), none.text)
 	}
 }
