@@ -40,17 +40,31 @@ func (n *Node) Ping(ctx context.Context, p peer.ID) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	return l.roundTrip(ctx, p, 1)
+}
+
+// roundTrip measures a few round trips over one stream, of which peers allow few, and
+// returns the shortest.
+func (l *live) roundTrip(ctx context.Context, p peer.ID, times int) (shortest time.Duration, err error) {
 	ctx, cancel := context.WithCancel(network.WithAllowLimitedConn(ctx, "nar-p2p"))
 	defer cancel()
-	select {
-	case result, ok := <-ping.Ping(ctx, l.host, p):
-		if !ok {
+	results := ping.Ping(ctx, l.host, p)
+	for range times {
+		select {
+		case result, ok := <-results:
+			switch {
+			case !ok:
+				return 0, context.Cause(ctx)
+			case result.Error != nil:
+				return 0, result.Error
+			case shortest == 0 || result.RTT < shortest:
+				shortest = result.RTT
+			}
+		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}
-		return result.RTT, result.Error
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
 	}
+	return shortest, nil
 }
 
 // partner returns the node where it runs and may deal with the peer.

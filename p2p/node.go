@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -49,6 +50,8 @@ type Node struct {
 	sites      *site.Rules
 	// uploadLimit is in bytes per second, 0 for none.
 	uploadLimit atomic.Int64
+	// measuring is held while a peer is being measured.
+	measuring sync.Mutex
 	// announceBudget is in bytes a day, 0 for none.
 	announceBudget atomic.Int64
 	// live is nil while Run does not run.

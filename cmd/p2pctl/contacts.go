@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/cobra"
 
+	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
 )
 
@@ -89,6 +90,60 @@ func (o *options) ping(cmd *cobra.Command, info *peer.AddrInfo, address string, 
 	}
 	if o.json {
 		return printJSON(cmd.OutOrStdout(), map[string]any{"peer": info.ID, "seconds": seconds})
+	}
+	return nil
+}
+
+func newPeersBench(o *options) *cobra.Command {
+	size := "16MiB"
+	c := &cobra.Command{
+		Use:   "bench PEER",
+		Short: "measure how fast a peer is",
+		Long: "Fetch a part of one NAR from a peer over one stream, for ten seconds at most, check it\n" +
+			"and throw it away. It is one that this node shares itself. The limits of both sides\n" +
+			"hold, and a peer without room says so: the rate is what a fetch from this peer alone\n" +
+			"would have now.",
+		Example:           "  p2pctl peers bench 12D3KooW... --size 64MiB",
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: once(o.completePeers),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := parsePeer(args[0])
+			if err != nil {
+				return err
+			}
+			n, err := config.ParseSize(size)
+			if err != nil || n < 1 || n > control.MaxBench {
+				return usageError{fmt.Errorf("--size: %.40q is not a size from 1 to %s, such as 64MiB", size, bytesText(control.MaxBench))}
+			}
+			return o.bench(cmd, info, args[0], n)
+		},
+	}
+	c.Flags().StringVar(&size, "size", size, "how much to fetch at most")
+	return c
+}
+
+// bench prints how fast a peer is.
+func (o *options) bench(cmd *cobra.Command, info *peer.AddrInfo, address string, size int64) error {
+	client := o.client()
+	if len(info.Addrs) > 0 {
+		if err := client.Connect(cmd.Context(), address); err != nil {
+			return err
+		}
+	}
+	b, err := client.Bench(cmd.Context(), info.ID, size)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return printJSON(cmd.OutOrStdout(), b)
+	}
+	span := func(seconds float64) time.Duration {
+		return time.Duration(seconds * float64(time.Second)).Round(100 * time.Microsecond)
+	}
+	cmd.Printf("%s: %s/s (%s in %v, %s), round trip %v, first chunk after %v\n", info.ID, bytesText(uint64(b.BytesPerSecond)),
+		bytesText(uint64(b.Bytes)), span(b.Seconds), b.Via, span(b.RTTSeconds), span(b.FirstByteSeconds))
+	if b.DownloadLimit > 0 {
+		cmd.Printf("downloads of this node are limited to %s/s\n", bytesText(uint64(b.DownloadLimit)))
 	}
 	return nil
 }

@@ -183,6 +183,15 @@ func (node) Connect(_ context.Context, info peer.AddrInfo) error {
 
 func (node) Ping(context.Context, peer.ID) (time.Duration, error) { return time.Millisecond, nil }
 
+func (node) Bench(_ context.Context, p peer.ID, size int64) (*control.Bench, error) {
+	if size == 1 {
+		return nil, &control.Error{Status: http.StatusConflict, Message: "the peer is busy", Hint: "later"}
+	}
+	return &control.Bench{
+		Peer: p.String(), Via: "lan", RTTSeconds: 0.0012, FirstByteSeconds: 0.0034, Seconds: 2, Bytes: size, BytesPerSecond: float64(size / 2), DownloadLimit: 20 << 20,
+	}, nil
+}
+
 func (node) Ban(context.Context, peer.ID, time.Time) error { return nil }
 
 func (node) Unban(_ context.Context, p peer.ID) (bool, error) { return p.String() == peerID, nil }

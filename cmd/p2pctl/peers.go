@@ -32,7 +32,7 @@ func newPeers(o *options) *cobra.Command {
 	}
 	c.AddCommand(
 		&cobra.Command{Use: "ls", Short: "list the connected peers", Example: "  p2pctl peers ls --json | jq '.[] | select(.lan)'", Args: usage(cobra.NoArgs), RunE: list},
-		newPeersConnect(o), newPeersPing(o), newPeersBan(o), newPeersUnban(o), newPeersBanned(o),
+		newPeersConnect(o), newPeersPing(o), newPeersBench(o), newPeersBan(o), newPeersUnban(o), newPeersBanned(o),
 	)
 	return c
 }

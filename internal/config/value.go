@@ -193,7 +193,7 @@ func size(field *int64) value { return sizeValue{field} }
 
 func (z sizeValue) set(v any) error {
 	s := fmt.Sprint(v)
-	n, err := parseSize(s)
+	n, err := ParseSize(s)
 	if err != nil {
 		return fmt.Errorf("%q: %w", s, err)
 	}
@@ -201,8 +201,8 @@ func (z sizeValue) set(v any) error {
 	return nil
 }
 
-// parseSize parses a number of bytes with an optional binary unit.
-func parseSize(s string) (int64, error) {
+// ParseSize parses a number of bytes with an optional binary unit.
+func ParseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, " BKMGTi")
 	var shift uint
 	switch strings.TrimSpace(s[len(digits):]) {
@@ -228,7 +228,7 @@ func parseSize(s string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
-// formatSize is the reverse of parseSize, in the largest unit that is exact.
+// formatSize is the reverse of ParseSize, in the largest unit that is exact.
 func formatSize(n int64) string {
 	for i, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
 		if shift := 40 - 10*i; n>>shift<<shift == n {
@@ -265,7 +265,7 @@ func (r rateValue) set(v any) error {
 		return nil
 	}
 	amount, perSecond := strings.CutSuffix(s, "/s")
-	n, err := parseSize(amount)
+	n, err := ParseSize(amount)
 	switch {
 	case err != nil || !perSecond:
 		return fmt.Errorf("%q: is neither a rate such as \"10MiB/s\" nor \"none\"", s)

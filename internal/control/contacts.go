@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"math"
@@ -17,6 +18,8 @@ type Contacts interface {
 	Connect(ctx context.Context, info peer.AddrInfo) error
 	// Ping measures one round trip.
 	Ping(ctx context.Context, p peer.ID) (time.Duration, error)
+	// Bench fetches up to so many bytes from a peer and throws them away.
+	Bench(ctx context.Context, p peer.ID, size int64) (*Bench, error)
 	// Ban is until a time or, if that is zero, until Unban, which reports whether
 	// there was a ban.
 	Ban(ctx context.Context, p peer.ID, until time.Time) error
@@ -38,6 +41,32 @@ type PingRequest struct {
 // PingResponse is how long one round trip took.
 type PingResponse struct {
 	Seconds float64 `json:"seconds"`
+}
+
+// BenchRequest names a peer whose rate is to be measured.
+type BenchRequest struct {
+	Peer string `json:"peer"`
+	// Bytes is how much to fetch at most; 0 is 16 MiB.
+	Bytes int64 `json:"bytes,omitempty"`
+}
+
+// Bench is how fast a peer is, over one stream.
+type Bench struct {
+	Peer string `json:"peer"`
+	// NARHash is that of the NAR of which a part was fetched.
+	NARHash string `json:"narHash"`
+	// Via is "lan", "direct" or "relay".
+	Via string `json:"via"`
+	// RTTSeconds is the shortest of a few round trips, FirstByteSeconds the time from
+	// the request to the first chunk, and Seconds that to the last.
+	RTTSeconds       float64 `json:"rttSeconds"`
+	FirstByteSeconds float64 `json:"firstByteSeconds"`
+	Seconds          float64 `json:"seconds"`
+	Bytes            int64   `json:"bytes"`
+	BytesPerSecond   float64 `json:"bytesPerSecond"`
+	// DownloadLimit is that of this node in bytes per second, which has bounded it;
+	// absent where there is none. The peer's own is not known.
+	DownloadLimit int64 `json:"downloadLimit,omitempty"`
 }
 
 // BanRequest names a peer with which the node is to have nothing to do.
@@ -113,6 +142,25 @@ func pingPeer(r *http.Request, node Contacts) (any, error) {
 	return PingResponse{Seconds: took.Seconds()}, err
 }
 
+const (
+	// benchBytes is how much is fetched where nothing is said, and MaxBench how much at
+	// most.
+	benchBytes = 16 << 20
+	MaxBench   = 256 << 20
+)
+
+func benchPeer(r *http.Request, node Contacts) (any, error) {
+	var request BenchRequest
+	info, err := forPeer(r, &request, &request.Peer)
+	switch {
+	case err != nil:
+		return nil, err
+	case request.Bytes < 0 || request.Bytes > MaxBench:
+		return nil, badRequest("%d bytes are not between 0 and %d", request.Bytes, int64(MaxBench))
+	}
+	return node.Bench(r.Context(), info.ID, cmp.Or(request.Bytes, benchBytes))
+}
+
 func ban(r *http.Request, node Contacts) (any, error) {
 	var request BanRequest
 	info, err := forPeer(r, &request, &request.Peer)
@@ -152,6 +200,12 @@ func (c *Client) Ping(ctx context.Context, p peer.ID) (time.Duration, error) {
 	var response PingResponse
 	err := c.get(ctx, http.MethodPost, "/v1/peers/ping", PingRequest{Peer: p.String()}, &response)
 	return time.Duration(response.Seconds * float64(time.Second)), err
+}
+
+// Bench has the node fetch up to so many bytes from a peer, and throw them away.
+func (c *Client) Bench(ctx context.Context, p peer.ID, size int64) (*Bench, error) {
+	b := &Bench{}
+	return b, c.get(ctx, http.MethodPost, "/v1/peers/bench", BenchRequest{Peer: p.String(), Bytes: size}, b)
 }
 
 // Ban has the node have nothing to do with a peer, for a while or, if that is 0,

@@ -66,6 +66,7 @@ func NewHandler(ctx context.Context, node Node, cache, metrics http.Handler, log
 	api.HandleFunc("GET /v1/peers", h.answer(func(*http.Request) (any, error) { return node.Peers() }))
 	api.HandleFunc("POST /v1/peers/connect", h.answer(func(r *http.Request) (any, error) { return connect(r, node) }))
 	api.HandleFunc("POST /v1/peers/ping", h.answer(func(r *http.Request) (any, error) { return pingPeer(r, node) }))
+	api.HandleFunc("POST /v1/peers/bench", h.answer(func(r *http.Request) (any, error) { return benchPeer(r, node) }))
 	api.HandleFunc("GET /v1/peers/banned", h.answer(func(*http.Request) (any, error) { return node.Bans() }))
 	api.HandleFunc("POST /v1/peers/ban", h.answer(func(r *http.Request) (any, error) { return ban(r, node) }))
 	api.HandleFunc("POST /v1/peers/unban", h.answer(func(r *http.Request) (any, error) { return unban(r, node) }))

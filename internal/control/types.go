@@ -7,6 +7,7 @@
 //	GET  /v1/peers               []Peer
 //	POST /v1/peers/connect       ConnectRequest, empty
 //	POST /v1/peers/ping          PingRequest, PingResponse
+//	POST /v1/peers/bench         BenchRequest, Bench
 //	GET  /v1/peers/banned        []Ban
 //	POST /v1/peers/ban           BanRequest, Ban
 //	POST /v1/peers/unban         UnbanRequest, empty

@@ -1,8 +1,10 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,6 +248,20 @@ func (c *Catalog) Example() (Key, bool) {
 		}
 	}
 	return example, seen > 0
+}
+
+// Largest returns up to n shareable paths, those with the largest NARs.
+func (c *Catalog) Largest(n int) []Key {
+	c.mu.RLock()
+	keys := make([]Key, 0, c.index.len)
+	for i := range c.index.rows {
+		if r := &c.index.rows[i]; r.since != 0 && !r.doubtful {
+			keys = append(keys, r.key())
+		}
+	}
+	c.mu.RUnlock()
+	slices.SortFunc(keys, func(a, b Key) int { return cmp.Compare(b.NARSize, a.NARSize) })
+	return keys[:min(n, len(keys))]
 }
 
 // Held reports whether this node provides a NAR and, where it is known already,
