@@ -17,14 +17,22 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// storeError is why the store cannot be opened.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
+
 // hintFor says what may be done about an error, or "".
 func hintFor(err error) string {
 	var usage usageError
+	var noStore storeError
 	var socket *net.OpError
 	denied := errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 	switch {
 	case errors.As(err, &usage):
 		return "see nar-p2pd --help"
+	case errors.As(err, &noStore):
+		return fmt.Sprintf("see that user %d can read it, or that a nix-daemon runs; with --store-kind=none nothing is shared, and all is fetched as ever", os.Geteuid())
 	case errors.Is(err, control.ErrRunning):
 		return "ask it with p2pctl status; a second one needs --control-socket, --state-dir and other ports"
 	case isIn(err, syscall.EADDRINUSE):

@@ -59,7 +59,7 @@ func openCache(cfg *config.Config, log *zap.Logger) (store, error) {
 	}
 	s, err := dircache.Open(dircache.Config{Dir: cfg.Store.Cache, ScratchDir: scratch}, log)
 	if err != nil {
-		return store{}, fmt.Errorf("store.cache: %w", err)
+		return store{}, storeError{fmt.Errorf("store.cache: %w", err)}
 	}
 	return store{Store: s, Closer: s, kind: config.StoreCache, location: cfg.Store.Cache}, nil
 }
@@ -76,7 +76,7 @@ func openNixStore(cfg *config.Store, log *zap.Logger) (store, error) {
 		Root: cfg.Root, RealStoreDir: cfg.RealDir, StateDir: cfg.NixStateDir, DaemonSocket: cfg.DaemonSocket,
 	}, log)
 	if err != nil {
-		return store{}, fmt.Errorf("store.root: %w", err)
+		return store{}, storeError{fmt.Errorf("store.root: %w", err)}
 	}
 	return store{Store: s, Closer: s, kind: config.StoreNix, location: root}, nil
 }

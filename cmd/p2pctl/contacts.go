@@ -25,7 +25,8 @@ func newPeersConnect(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := o.client().Connect(cmd.Context(), args[0]); err != nil {
+			err = waiting(cmd, "connecting", func() error { return o.client().Connect(cmd.Context(), args[0]) })
+			if err != nil {
 				return err
 			}
 			if o.json {

@@ -27,7 +27,11 @@ func newExplain(o *options) *cobra.Command {
 			if target, err := control.ParseTarget(args[0]); err != nil || target.IsHash {
 				return usageError{fmt.Errorf("%.80q is no store path and no hash part of one", args[0])}
 			}
-			told, err := o.client().Explain(cmd.Context(), args[0])
+			var told *explain.Path
+			err := waiting(cmd, "asking caches and peers", func() (err error) {
+				told, err = o.client().Explain(cmd.Context(), args[0])
+				return err
+			})
 			if err != nil {
 				return err
 			}

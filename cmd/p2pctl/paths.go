@@ -26,7 +26,11 @@ func pathsCommand(o *options, use, short, done string,
 			if err != nil {
 				return err
 			}
-			results, err := do(o.client(), cmd.Context(), paths)
+			var results []control.PathResult
+			err = waiting(cmd, "waiting for nar-p2pd", func() (err error) {
+				results, err = do(o.client(), cmd.Context(), paths)
+				return err
+			})
 			if err != nil {
 				return err
 			}
