@@ -152,6 +152,7 @@ func (s *outlook) nat() NAT {
 			return SamePort
 		case network.NATDeviceTypeEndpointDependent:
 			return AnyPort
+		default:
 		}
 	}
 	return ""

@@ -116,8 +116,8 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 }
 
 // hold says whether the NAR is held until it is verified, whoever it comes from.
-func (p *fetchPlan) hold(held bool) {
-	for _, e := range p.entries {
+func (f *fetchPlan) hold(held bool) {
+	for _, e := range f.entries {
 		if src, ok := e.source.(peerSource); ok {
 			src.held = held
 			e.source = src
