@@ -60,6 +60,11 @@ func (o *obedient) Connect(_ context.Context, info peer.AddrInfo) error {
 
 func (o *obedient) Ping(_ context.Context, p peer.ID) (time.Duration, error) { return 0, p.Validate() }
 
+func (o *obedient) Bench(_ context.Context, p peer.ID, size int64) (*control.Bench, error) {
+	o.bound("bytes", int(size), control.MaxBench)
+	return &control.Bench{}, p.Validate()
+}
+
 func (o *obedient) Ban(_ context.Context, p peer.ID, until time.Time) error {
 	if o.changed = true; !until.IsZero() && until.Before(time.Now()) {
 		o.t.Errorf("a ban until %v", until)
