@@ -21,7 +21,7 @@ func (r *release) archive(context.Context) error {
 			prefix = "usr/local"
 		}
 		name := "nar-p2p-" + r.version + "-" + t.os + "-" + t.arch
-		data, err := r.tar(os.DirFS(filepath.Join(root, prefix)), name)
+		data, err := r.tar(os.DirFS(filepath.Join(root, prefix)), name, nil)
 		if err != nil {
 			return err
 		}
@@ -43,8 +43,9 @@ func (r *release) archive(context.Context) error {
 	return nil
 }
 
-// tar returns the files of tree below a folder, in order, with no owner and one date.
-func (r *release) tar(tree fs.FS, folder string) ([]byte, error) {
+// tar returns the files of tree below a folder, in order, with one date. They belong to
+// root, but for those that owners has, by name.
+func (r *release) tar(tree fs.FS, folder string, owners map[string]int) ([]byte, error) {
 	var data bytes.Buffer
 	writer := tar.NewWriter(&data)
 	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -57,7 +58,7 @@ func (r *release) tar(tree fs.FS, folder string) ([]byte, error) {
 		}
 		header := &tar.Header{
 			Name: path.Join(folder, name), Typeflag: tar.TypeReg, Size: info.Size(), Mode: 0o644,
-			ModTime: r.date, Format: tar.FormatPAX,
+			Uid: owners[name], Gid: owners[name], ModTime: r.date, Format: tar.FormatPAX,
 		}
 		if entry.IsDir() {
 			header.Name, header.Typeflag, header.Size = header.Name+"/", tar.TypeDir, 0

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,8 +21,11 @@ import (
 // none, the image has none.
 const certificates = "/etc/ssl/certs/ca-certificates.crt"
 
-// user is nobody in particular.
-const user = "65532:65532"
+// user is nobody in particular, to whom stateDir belongs.
+const (
+	user     = 65532
+	stateDir = "/var/lib/nar-p2p"
+)
 
 // image makes an OCI image layout with an image for each architecture of Linux.
 func (r *release) image(context.Context) error {
@@ -42,7 +46,7 @@ func (r *release) image(context.Context) error {
 }
 
 func (r *release) imageFor(t target) (v1.Image, error) {
-	tree := fstest.MapFS{"var/lib/nar-p2p": {Mode: os.ModeDir | 0o755}}
+	tree := fstest.MapFS{stateDir[1:]: {Mode: os.ModeDir | 0o755}}
 	for _, program := range []string{"nar-p2pd", "p2pctl"} {
 		data, err := os.ReadFile(filepath.Join(r.stages[t], "usr/bin", program))
 		if err != nil {
@@ -53,7 +57,7 @@ func (r *release) imageFor(t target) (v1.Image, error) {
 	if data, err := os.ReadFile(certificates); err == nil {
 		tree[certificates[1:]] = &fstest.MapFile{Data: data, Mode: 0o644}
 	}
-	data, err := r.tar(tree, "")
+	data, err := r.tar(tree, "", map[string]int{stateDir[1:]: user})
 	if err != nil {
 		return nil, err
 	}
@@ -79,9 +83,12 @@ func (r *release) configFile(image v1.Image, t target) *v1.ConfigFile {
 	file := made.DeepCopy()
 	file.OS, file.Architecture, file.Created = t.os, t.arch, v1.Time{Time: r.date}
 	file.Config = v1.Config{
-		User: user, Entrypoint: []string{"/usr/bin/nar-p2pd"}, WorkingDir: "/",
-		Env:          []string{"PATH=/usr/bin", "NAR_P2P_STATE_DIR=/var/lib/nar-p2p", "NAR_P2P_SUBSTITUTER_LISTEN=0.0.0.0:8460"},
-		Volumes:      map[string]struct{}{"/var/lib/nar-p2p": {}},
+		User: fmt.Sprintf("%d:%d", user, user), Entrypoint: []string{"/usr/bin/nar-p2pd"}, WorkingDir: "/",
+		Env: []string{
+			"PATH=/usr/bin", "NAR_P2P_STATE_DIR=" + stateDir, "NAR_P2P_SUBSTITUTER_LISTEN=0.0.0.0:8460",
+			"NAR_P2P_SOCKET=" + stateDir + "/control.sock", // where p2pctl looks
+		},
+		Volumes:      map[string]struct{}{stateDir: {}},
 		ExposedPorts: map[string]struct{}{"8460/tcp": {}, "8461/tcp": {}, "8461/udp": {}},
 		Labels: map[string]string{
 			"org.opencontainers.image.title": "nar-p2p", "org.opencontainers.image.version": r.version, "org.opencontainers.image.licenses": "MIT",

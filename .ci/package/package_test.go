@@ -17,11 +17,15 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/CycloneDX/cyclonedx-go"
 	"github.com/blakesmith/ar"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
@@ -182,8 +186,79 @@ func checkImage(t *testing.T, out string) {
 		t.Fatal(err)
 	}
 	config, err := image.ConfigFile()
-	if err != nil || config.Config.User != user || !slices.Equal(config.Config.Entrypoint, []string{"/usr/bin/nar-p2pd"}) {
+	if err != nil || config.Config.User != "65532:65532" || !slices.Equal(config.Config.Entrypoint, []string{"/usr/bin/nar-p2pd"}) {
 		t.Errorf("the image's configuration is %+v, %v", config, err)
+	}
+	runImage(t, image, config.Config.Env)
+}
+
+// runImage wants the daemon to run where there is nothing but the image, as who it is
+// to be, and p2pctl to find it. As an engine does, it needs root.
+func runImage(t *testing.T, image v1.Image, env []string) {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	unpack(t, mutate.Extract(image), root)
+	program := func(name string, args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), "/usr/bin/"+name, args...)
+		cmd.Env = append(env, "NAR_P2P_PROFILE=off", "NAR_P2P_SUBSTITUTER_LISTEN=127.0.0.1:0")
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}}
+		return cmd
+	}
+	daemon := program("nar-p2pd")
+	log := &bytes.Buffer{}
+	daemon.Stderr = log
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Wait() }()
+	for {
+		said, err := program("p2pctl", "status").CombinedOutput()
+		if err == nil && bytes.HasPrefix(said, []byte("nar-p2pd ")) {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the daemon ends: %v\n%s", err, log)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the daemon ends: %v\n%s", err, log)
+	}
+}
+
+// unpack makes the files of an image, with their owners.
+func unpack(t *testing.T, layers io.ReadCloser, root string) {
+	t.Helper()
+	defer layers.Close()
+	for reader := tar.NewReader(layers); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(root, header.Name)
+		if header.Typeflag == tar.TypeDir {
+			err = os.MkdirAll(name, header.FileInfo().Mode())
+		} else {
+			var data []byte
+			if data, err = io.ReadAll(reader); err == nil {
+				err = os.WriteFile(name, data, header.FileInfo().Mode())
+			}
+		}
+		if err = errors.Join(err, os.Chown(name, header.Uid, header.Gid)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
