@@ -1,7 +1,9 @@
 package nixos
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -34,11 +36,12 @@ func TestParse(t *testing.T) {
 
 // TestModule wants every version of Nix to find no failure among the cases of
 // tests/cases.nix and the profiles of docs/install.md, and the daemon to accept the
-// settings that come of them.
+// settings that come of them, also when the system is built.
 func TestModule(t *testing.T) {
 	var got struct {
 		Failures []string
 		Settings map[string]map[string]any
+		Script   string
 	}
 	dir := profiles(t)
 	for _, bin := range versions(t) {
@@ -49,15 +52,16 @@ func TestModule(t *testing.T) {
 		}
 	}
 	for name, settings := range got.Settings {
+		text := marshal(t, settings)
+		if made, err := build(t, got.Script, text); err != nil || !bytes.Equal(made, text) {
+			t.Errorf("a system with case %s is not built: %v", name, err)
+		}
 		if p2p, ok := settings["p2p"].(map[string]any); ok {
 			// These are only there where the unit runs.
 			delete(p2p, "psk_file")
 			delete(p2p, "allow_file")
 		}
-		text, err := toml.Marshal(settings)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text = marshal(t, settings)
 		file := filepath.Join(t.TempDir(), "config.toml")
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
@@ -68,6 +72,40 @@ func TestModule(t *testing.T) {
 			t.Errorf("the daemon refuses what case %s makes: %v\n%s%s", name, err, out, text)
 		}
 	}
+	if _, err := build(t, got.Script, []byte("[substituter]\ndeadlin = \"3s\"\n")); err == nil || !strings.Contains(err.Error(), `did you mean "substituter.deadline"`) {
+		t.Errorf("a system with a misspelt setting is built: %v", err)
+	}
+}
+
+// build runs what checks a file of settings when a system is built, as Nix would, and
+// returns what it makes.
+func build(t *testing.T, script string, text []byte) ([]byte, error) {
+	t.Helper()
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "nar-p2p.toml"), filepath.Join(dir, "out")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script = strings.NewReplacer(
+		"/nix/store/00000000000000000000000000000000-nar-p2p/bin", programs,
+		"/nix/store/11111111111111111111111111111111-nar-p2p.toml", file,
+	).Replace(script)
+	sh := exec.CommandContext(t.Context(), "sh", "-euc", script)
+	sh.Dir = dir
+	sh.Env = []string{"PATH=" + os.Getenv("PATH"), "out=" + out}
+	if said, err := sh.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, said)
+	}
+	return os.ReadFile(out)
+}
+
+func marshal(t *testing.T, settings map[string]any) []byte {
+	t.Helper()
+	text, err := toml.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // profile is one in docs/install.md: it begins with its name in a comment.

@@ -1,6 +1,6 @@
 # Settings good and bad for the module, and what must come of them. Evaluates to
-# { failures, settings }: the names of the cases that went wrong, and what the good
-# ones write to config.toml. Further good ones are in a folder of modules, such as the
+# { failures, settings, script }: the names of the cases that went wrong, what the good
+# ones write to config.toml, and how that is checked when a system is built. Further good ones are in a folder of modules, such as the
 # test makes of the profiles in docs/install.md.
 { lib, profiles ? null }:
 
@@ -174,6 +174,8 @@ in
     ++ namesWhere evaluates wrong
     ++ (if succeeds (!((evaluate [ ]).nix.settings ? fallback)) then [ ] else [ "disabled" ])
     ++ (if succeeds darwin then [ ] else [ "darwin" ]);
+
+  inherit (good.defaults.config.services.nar-p2pd.configFile) script;
 
   settings = builtins.mapAttrs (_: case: let file = case.config.services.nar-p2pd.configFile; in (file.file or file).settings) (good // documented);
 }
