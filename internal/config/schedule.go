@@ -114,7 +114,7 @@ func (s scheduled) texts() []string {
 
 // ScheduleText writes an entry as in the environment.
 func ScheduleText(e schedule.Entry) string {
-	text := e.Days.String() + ";" + schedule.FormatTime(e.From) + "-" + schedule.FormatTime(e.To)
+	parts := []string{e.Days.String(), schedule.FormatTime(e.From) + "-" + schedule.FormatTime(e.To)}
 	for _, limit := range []struct {
 		name string
 		rate int64
@@ -122,12 +122,12 @@ func ScheduleText(e schedule.Entry) string {
 		switch limit.rate {
 		case schedule.Unset:
 		case 0:
-			text += ";" + limit.name + "=" + noRate
+			parts = append(parts, limit.name+"="+noRate)
 		default:
-			text += ";" + limit.name + "=" + strconv.FormatInt(limit.rate, 10) + "/s"
+			parts = append(parts, limit.name+"="+strconv.FormatInt(limit.rate, 10)+"/s")
 		}
 	}
-	return text
+	return strings.Join(parts, ";")
 }
 
 func (scheduled) kind() string { return "list of tables" }
