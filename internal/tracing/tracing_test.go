@@ -71,6 +71,35 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// TestVariables wants those that OpenTelemetry has for exporters to count, and one
+// that asks for what is not spoken to be told of without stopping the daemon.
+func TestVariables(t *testing.T) {
+	quiet(t)
+	collector := tracingtest.NewCollector(t)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x, x-tenant=acme")
+	tracer, err := tracing.New(t.Context(), "", zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace(t.Context(), tracer)
+	if err := tracer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if h := collector.Header(); h.Get("Authorization") != "Bearer x" || h.Get("X-Tenant") != "acme" {
+		t.Errorf("the collector sees %v", h)
+	}
+	for name, value := range map[string]string{"HEADERS": "x=%zz", "PROTOCOL": "grpc", "ENDPOINT": "localhost:4317"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("OTEL_EXPORTER_OTLP_"+name, value)
+			core, said := observer.New(zap.WarnLevel)
+			if tracer, err := tracing.New(t.Context(), "", zap.New(core)); tracer != nil || err != nil || said.Len() != 1 {
+				t.Errorf("New() = %v, %v, and the log says %v", tracer, err, said.All())
+			}
+		})
+	}
+}
+
 // TestOff wants no tracer where nobody has asked for one, and that to cost
 // nothing.
 func TestOff(t *testing.T) {

@@ -24,6 +24,7 @@ type Collector struct {
 
 	mu      sync.Mutex
 	spans   []*Span
+	header  http.Header
 	refusal int
 }
 
@@ -52,6 +53,13 @@ func NewCollector(tb testing.TB) *Collector {
 	return c
 }
 
+// Header returns that of the last request.
+func (c *Collector) Header() http.Header {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.header
+}
+
 // Refuse answers with an HTTP status from now on.
 func (c *Collector) Refuse(status int) {
 	c.mu.Lock()
@@ -69,6 +77,7 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.header = r.Header
 	switch {
 	case c.refusal != 0:
 		w.WriteHeader(c.refusal)
