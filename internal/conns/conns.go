@@ -10,8 +10,6 @@ package conns
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -61,27 +59,10 @@ func limitTimes(w http.ResponseWriter, r *http.Request) {
 	controller := http.NewResponseController(w)
 	// Not every ResponseWriter has deadlines; that of a server has.
 	_ = controller.SetWriteDeadline(time.Time{})
-	if r.ContentLength == 0 {
-		return
+	if r.ContentLength != 0 {
+		// Which the server lifts at the end of the body.
+		_ = controller.SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-	_ = controller.SetReadDeadline(time.Now().Add(bodyTimeout))
-	r.Body = &body{ReadCloser: r.Body, controller: controller}
-}
-
-// body lifts the deadline at its end: from there on a read waits for the client to
-// go away.
-type body struct {
-	io.ReadCloser
-
-	controller *http.ResponseController
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		_ = b.controller.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }
 
 type listener struct {
