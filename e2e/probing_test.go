@@ -66,8 +66,12 @@ func (p *prober) wantAbsent(name string, k *kept) {
 			&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Lengths: []uint32{1}}}},
 		}
 	}
-	have := func(hash []byte) []proto.Message { return []proto.Message{&wirepb.HaveRequest{NarHashes: [][]byte{hash}}} }
-	narinfo := func(part []byte) []proto.Message { return []proto.Message{&wirepb.NarinfoRequest{HashParts: [][]byte{part}}} }
+	have := func(hash []byte) []proto.Message {
+		return []proto.Message{&wirepb.HaveRequest{NarHashes: [][]byte{hash}}}
+	}
+	narinfo := func(part []byte) []proto.Message {
+		return []proto.Message{&wirepb.NarinfoRequest{HashParts: [][]byte{part}}}
+	}
 	for i, asked := range [][2][]proto.Message{
 		{have(k.hash[:]), have(absentHash[:])},
 		{narinfo(part[:]), narinfo(absentPart[:len(part)])},
