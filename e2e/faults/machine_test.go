@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,12 +24,39 @@ import (
 // machineFaults are those of the machine on which a node runs.
 func machineFaults() []fault {
 	return []fault{
+		{area: ofMachine, name: "has no file descriptors left", meet: descriptorsExhausted},
 		{area: ofMachine, name: "has little memory", meet: littleMemory},
 		{area: ofMachine, name: "kills the daemon (SIGKILL) in the middle of 20 substitutions, and starts it again", meet: killedAmongTwenty},
 		// What was kept is then of a time to come, or of one long past.
 		{area: ofMachine, name: "has its clock set back by ten years", meet: clockJumped(10)},
 		{area: ofMachine, name: "has its clock set forward by ten years", meet: clockJumped(-10)},
 	}
+}
+
+// fewDescriptors are enough for a node, and not for clients without end.
+const fewDescriptors = 192
+
+// Some open connections and say nothing, and others keep those that they are done
+// with.
+func descriptorsExhausted(t *testing.T, c *trial) string {
+	t.Helper()
+	d, store := c.consumer(lab.DaemonConfig{Under: []string{"prlimit", fmt.Sprintf("--nofile=%d:%[1]d", fewDescriptors), "--"}})
+	addr := strings.TrimPrefix(d.URL(), "http://")
+	for i := range 2 * fewDescriptors {
+		conn, err := net.DialTimeout("tcp", addr, lab.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if i%2 == 0 {
+			if _, err := fmt.Fprintf(conn, "GET /nix-cache-info HTTP/1.1\r\nHost: %s\r\n\r\n", addr); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.realise(store, c.ground.small.Root().StorePath)
+	c.wantDoctor(d, "open-files", "warning", "")
+	return givers(d) + "; doctor: open-files"
 }
 
 // littleMemory gives the daemon a fraction of what it may use by default, and has
