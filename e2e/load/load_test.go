@@ -79,11 +79,14 @@ func TestTwoHundredClients(t *testing.T) {
 	peak, _ := d.Memory()
 	t.Logf("%d narinfos, %d NARs of %d MiB in %v; %.0f MiB of memory at the most",
 		u.narinfos.Load(), u.nars.Load(), u.bytes.Load()>>20, loadTime(), peak)
-	l.WaitFor("the daemon to be as before", func() bool {
+	l.WaitLonger("the daemon to be as before", idleFor+lab.Patience, func() bool {
 		now := u.now()
 		return now.descriptors <= before.descriptors+slack && now.goroutines <= before.goroutines+2*slack
 	})
 }
+
+// idleFor is how long connections to an upstream wait for the next request.
+const idleFor = 90 * time.Second
 
 // slack is what stays open for a while: connections to the upstream, of which up to 96
 // wait for the next request, with two goroutines each. The clients had more than that.
