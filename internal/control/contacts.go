@@ -142,12 +142,11 @@ func pingPeer(r *http.Request, node Contacts) (any, error) {
 	return PingResponse{Seconds: took.Seconds()}, err
 }
 
-const (
-	// benchBytes is how much is fetched where nothing is said, and MaxBench how much at
-	// most.
-	benchBytes = 16 << 20
-	MaxBench   = 256 << 20
-)
+// benchBytes is how much is fetched to measure a peer where nothing is said.
+const benchBytes = 16 << 20
+
+// MaxBench is how much is fetched to measure a peer at most, in bytes.
+const MaxBench = 256 << 20
 
 func benchPeer(r *http.Request, node Contacts) (any, error) {
 	var request BenchRequest

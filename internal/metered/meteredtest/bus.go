@@ -4,6 +4,7 @@ package meteredtest
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,7 +46,7 @@ func (b *Bus) Start() error {
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, "SOCKET", socket)), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.Command("dbus-daemon", "--config-file="+file, "--nofork", "--print-address")
+	cmd := exec.CommandContext(context.Background(), "dbus-daemon", "--config-file="+file, "--nofork", "--print-address")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
