@@ -115,7 +115,8 @@ func (u *users) everything(t *testing.T) {
 
 // ask asks until ctx ends, and reports what was not right.
 func (u *users) ask(ctx context.Context, t *testing.T, random *rand.Rand) {
-	for n := 0; ctx.Err() == nil; n++ {
+	t.Helper()
+	for ctx.Err() == nil {
 		record := u.closure.Records[1+random.IntN(paths-1)]
 		var err error
 		switch kind := random.IntN(10); {
