@@ -1,2 +1,2 @@
-# The package, where there is no flake.
+# The package, where there is no flake: nix-build nixos
 { pkgs ? import <nixpkgs> { } }: pkgs.callPackage ./package.nix { }

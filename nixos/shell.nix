@@ -1,4 +1,4 @@
-# What it takes to work on nar-p2p: nix-shell, or nix develop.
+# What it takes to work on nar-p2p: nix-shell nixos/shell.nix, or nix develop.
 { pkgs ? import <nixpkgs> { } }:
 
 pkgs.mkShell {

@@ -1,2 +1,0 @@
-# For those without flakes: nix-build
-import ./nixos

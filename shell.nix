@@ -1,2 +1,0 @@
-# For those without flakes: nix-shell
-import ./nixos/shell.nix
