@@ -109,14 +109,14 @@ lint: $(GOLANGCI)
 
 .PHONY: generate
 generate: $(BUF) $(TOOLS)/protoc-gen-go ## Rewrite the generated files.
-	PATH='$(TOOLS)':"$$PATH" $(BUF) generate
+	PATH='$(TOOLS)':"$$PATH" $(BUF) generate --template p2p/buf.gen.yaml -o p2p p2p
 	$(GO) generate ./...
 
 # generated regenerates into the tree and compares, so that a stale committed
 # file fails even when the tree was clean.
 .PHONY: generated
 generated: generate
-	PATH='$(TOOLS)':"$$PATH" $(BUF) lint
+	PATH='$(TOOLS)':"$$PATH" $(BUF) lint p2p
 	@git diff --exit-code --stat -- '*.pb.go' docs || \
 	  { echo 'generated files differ from their sources: commit the result of `make generate`'; exit 1; }
 
