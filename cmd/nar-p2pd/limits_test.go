@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,19 +33,19 @@ func TestLimitsFollowTheSchedule(t *testing.T) {
 			}},
 		}
 		settings := newReloader(cfg, nil, zap.NewNop())
-		var uploads []int64
+		var upload, set atomic.Int64
 		downloads := throttle.New(0)
-		l := newLimits(settings, func(n int64) { uploads = append(uploads, n) }, downloads, zap.NewNop())
+		l := newLimits(settings, func(n int64) { upload.Store(n); set.Add(1) }, downloads, zap.NewNop())
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
-		expect := func(upload, download int64, until time.Duration) {
+		expect := func(up, download int64, until time.Duration) {
 			t.Helper()
 			synctest.Wait()
-			if got := uploads[len(uploads)-1]; got != upload || downloads.PerSecond() != download {
-				t.Errorf("after %v: upload %d, download %d, want %d and %d", time.Since(begin), got, downloads.PerSecond(), upload, download)
+			if got := upload.Load(); got != up || downloads.PerSecond() != download {
+				t.Errorf("after %v: upload %d, download %d, want %d and %d", time.Since(begin), got, downloads.PerSecond(), up, download)
 			}
-			if s := l.status(); s.Upload != upload || s.Download != download || !s.Until.Equal(begin.Add(until)) || (s.Schedule != "") != (download > 0) {
+			if s := l.status(); s.Upload != up || s.Download != download || !s.Until.Equal(begin.Add(until)) || (s.Schedule != "") != (download > 0) {
 				t.Errorf("after %v the status is %+v", time.Since(begin), s)
 			}
 		}
@@ -53,8 +54,8 @@ func TestLimitsFollowTheSchedule(t *testing.T) {
 		expect(1<<20, 2<<20, 3*time.Hour)
 		time.Sleep(2 * time.Hour)
 		expect(10<<20, 0, 25*time.Hour)
-		if len(uploads) != 3 {
-			t.Errorf("the limit was set %d times, want 3", len(uploads))
+		if n := set.Load(); n != 3 {
+			t.Errorf("the limit was set %d times, want 3", n)
 		}
 
 		again := *cfg
@@ -62,7 +63,7 @@ func TestLimitsFollowTheSchedule(t *testing.T) {
 		settings.now.Store(&again)
 		l.change()
 		synctest.Wait()
-		if got := uploads[len(uploads)-1]; got != 0 || downloads.PerSecond() != 5<<20 {
+		if got := upload.Load(); got != 0 || downloads.PerSecond() != 5<<20 {
 			t.Errorf("upload %d, download %d after a change of the settings", got, downloads.PerSecond())
 		}
 		cancel()
