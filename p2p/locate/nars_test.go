@@ -271,13 +271,14 @@ func TestGlance(t *testing.T) {
 		w.holds["c"] = []nix.NARHash{hash(2), hash(3)}
 		w.neighbours[true] = []peer.ID{"a"}
 		w.dht[routing.ContentKey(hash(3))] = []peer.ID{"c"}
-		w.f.Glance(hash(1), true)
-		w.f.Glance(hash(2), true)
-		w.settle()
+		for _, h := range []nix.NARHash{hash(1), hash(2)} {
+			w.f.Glance(h, true)
+			w.settle()
+		}
 		if !w.f.Known(hash(1)) || w.f.Known(hash(2)) {
 			w.t.Error("a neighbour was not asked")
 		}
-		w.wantTraffic([]question{{"a", 2}}, 0)
+		w.wantTraffic([]question{{"a", 1}, {"a", 1}}, 0)
 		w.f.Expect(hash(3), true)
 		w.settle()
 		if !w.f.Known(hash(2)) || !w.f.Known(hash(3)) {
