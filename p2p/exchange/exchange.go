@@ -91,6 +91,9 @@ var (
 	// ErrWrongBytes says that the peer sent a chunk that is not the one asked
 	// for. Either its bytes are wrong or the manifest that asked is.
 	ErrWrongBytes = errors.New("exchange: wrong bytes from the peer")
+	// ErrConnClosed says that a session's connection was closed before the peer has
+	// answered, as one of two is that were made at the same moment.
+	ErrConnClosed = errors.New("exchange: connection closed before an answer")
 )
 
 // BusyError says that the peer has no room now.

@@ -45,6 +45,7 @@ type memoryConn struct{ network.Conn }
 
 func (memoryConn) RemotePeer() peer.ID           { return "peer" }
 func (memoryConn) RemoteMultiaddr() ma.Multiaddr { return nil }
+func (memoryConn) IsClosed() bool                { return false }
 
 // callOn returns a call of the stream's that has a slot.
 func callOn(server *Server, st *memoryStream) *call {

@@ -88,7 +88,7 @@ func (c *Client) OpenNAR(ctx context.Context, p peer.ID, hash nix.NARHash, compr
 	err = s.out.send(&wirepb.NARRequest{Request: &wirepb.NARRequest_Open{Open: open}})
 	if err != nil {
 		// A peer without room answers and closes before it reads.
-		return nil, s.fail("open", firstCause(s.awaitOpened(), err))
+		return nil, s.failOpen(firstCause(s.awaitOpened(), err))
 	}
 	return s, nil
 }
@@ -138,7 +138,7 @@ func (s *Session) RemoteAddr() ma.Multiaddr { return s.stream.Conn().RemoteMulti
 // peer knows it. The error is ErrNotHeld or a *BusyError where it refuses.
 func (s *Session) Opened() (root chunk.Root, known bool, err error) {
 	if err := s.awaitOpened(); err != nil {
-		return chunk.Root{}, false, s.fail("open", err)
+		return chunk.Root{}, false, s.failOpen(err)
 	}
 	return s.root, s.rootKnown, nil
 }
@@ -300,7 +300,7 @@ func (s *Session) Receive(c *chunk.Chunk, dst []byte) error {
 // may go on while the next is read.
 func (s *Session) Take(c *chunk.Chunk, dst []byte) (Parcel, error) {
 	if err := s.awaitOpened(); err != nil {
-		return Parcel{}, s.fail("open", err)
+		return Parcel{}, s.failOpen(err)
 	}
 	p := Parcel{peer: s.Peer(), chunk: c, dst: dst, decoder: s.decoder}
 	if err := s.take(&p); err != nil {
@@ -365,6 +365,14 @@ func (s *Session) awaitEnd() {
 	} else {
 		_ = s.stream.Reset()
 	}
+}
+
+// failOpen ends a session that the peer has not opened with an error.
+func (s *Session) failOpen(err error) error {
+	if !isAnswer(err) && s.stream.Conn().IsClosed() {
+		err = fmt.Errorf("%w: %w", ErrConnClosed, err)
+	}
+	return s.fail("open", err)
 }
 
 // fail ends the session with an error.

@@ -281,9 +281,14 @@ func (a *attempt) conclude(r result, busy *queue) {
 func (a *attempt) from(ctx context.Context, p peer.ID) error {
 	begun := time.Now()
 	ctx, span := tracing.Ask(ctx, "session")
-	w := &worker{id: p, window: a.window, wake: make(chan struct{}, 1)}
-	w.flow.usual = a.swarm.standing.Rate(p)
+	w := a.newWorker(p)
 	err := a.employ(ctx, w)
+	if errors.Is(err, exchange.ErrConnClosed) && ctx.Err() == nil {
+		// Holes are punched over TCP and QUIC at once, and then one of two
+		// connections is closed: there is another.
+		w = a.newWorker(p)
+		err = a.employ(ctx, w)
+	}
 	a.window.mu.Lock()
 	defer a.window.mu.Unlock()
 	w.trace(span, err)
@@ -295,6 +300,12 @@ func (a *attempt) from(ctx context.Context, p peer.ID) error {
 		a.swarm.standing.delivered(p, latest)
 	}
 	return err
+}
+
+func (a *attempt) newWorker(p peer.ID) *worker {
+	w := &worker{id: p, window: a.window, wake: make(chan struct{}, 1)}
+	w.flow.usual = a.swarm.standing.Rate(p)
+	return w
 }
 
 // leastMeasured is how many bytes must have come for their rate to be one of
