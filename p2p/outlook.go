@@ -92,7 +92,7 @@ func (l *live) judge(ctx context.Context) error {
 	}
 	l.outlook.change(func() { l.outlook.since = time.Now() })
 	assume := func() {
-		if l.traverses() && l.outlook.now() == network.ReachabilityUnknown && l.meetsRelays() && !l.hasPublicIPv4() {
+		if l.traverses() && l.outlook.now() == network.ReachabilityUnknown && l.meetsRelays() && !narhost.HasPublicIPv4(l.host.Network()) {
 			say(network.ReachabilityPrivate)
 		}
 	}
@@ -244,16 +244,6 @@ func (l *live) meetsRelays() bool {
 	})
 }
 
-// hasPublicIPv4 reports whether the node listens on a public IPv4 address. One of
-// IPv6 says little: there is a firewall before most.
-func (l *live) hasPublicIPv4() bool {
-	addrs, err := manet.ResolveUnspecifiedAddresses(l.host.Network().ListenAddresses(), nil)
-	return err == nil && slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool {
-		_, err := a.ValueForProtocol(ma.P_IP4)
-		return err == nil && manet.IsPublicAddr(a)
-	})
-}
-
 // Reach is how others can reach a node.
 type Reach string
 
@@ -375,7 +365,7 @@ func (l *live) mappedText(probed []ma.Multiaddr) string {
 		return ""
 	}
 	foreign := slices.ContainsFunc(probed, func(a ma.Multiaddr) bool { return !ma.Contains(own, a) })
-	if foreign || !l.hasPublicIPv4() {
+	if foreign || !narhost.HasPublicIPv4(l.host.Network()) {
 		return ", whose port the router forwards to it"
 	}
 	return ""

@@ -2,8 +2,11 @@ package host
 
 import (
 	"net/netip"
+	"slices"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // IsLAN reports whether the address is one of the local network: private (RFC
@@ -30,6 +33,15 @@ func OnlyLoopback(addrs []ma.Multiaddr) bool {
 		}
 	}
 	return len(addrs) > 0
+}
+
+// HasPublicIPv4 reports whether a host listens at a public IPv4 address, and so
+// knows how others see it. One of IPv6 says little: there is a firewall before most.
+func HasPublicIPv4(n network.Network) bool {
+	addrs, err := manet.ResolveUnspecifiedAddresses(n.ListenAddresses(), nil)
+	return err == nil && slices.ContainsFunc(addrs, func(addr ma.Multiaddr) bool {
+		return hasProtocol(addr, ma.P_IP4) && manet.IsPublicAddr(addr)
+	})
 }
 
 // Announced is the filter of the addresses that a node which listens on listen

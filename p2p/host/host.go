@@ -152,7 +152,7 @@ func New(cfg *Config) (host.Host, error) {
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionGater(&gater{isMember: cfg.Member, lanOnly: cfg.LANOnly}),
 		libp2p.AddrsFactory(Announced(cfg.Listen)),
-		libp2p.SwarmOpts(swarm.WithDialRanker(dialRanker(cfg.Family != "", cfg.Providers, cfg.Relays))),
+		libp2p.SwarmOpts(swarm.WithDialRanker(dialRanker(cfg.Family != "", cfg.Providers, cfg.Relays, targets.maybeMapped))),
 		// Only below: if listening fails in its constructor, libp2p leaves all
 		// else behind.
 		libp2p.NoListenAddrs,

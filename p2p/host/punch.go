@@ -48,6 +48,13 @@ type punchTargets struct {
 
 var _ holepunch.AddrFilter = (*punchTargets)(nil)
 
+// maybeMapped reports whether a NAT may stand before the host, for all its addresses
+// tell.
+func (t *punchTargets) maybeMapped() bool {
+	n := t.network.Load()
+	return n == nil || !HasPublicIPv4(*n)
+}
+
 // FilterLocal implements holepunch.AddrFilter.
 func (t *punchTargets) FilterLocal(_ peer.ID, known []ma.Multiaddr) []ma.Multiaddr {
 	n := t.network.Load()

@@ -56,10 +56,11 @@ func (p *Providers) has(addr ma.Multiaddr) bool {
 // NARs, as all are in a private network. In the public one most other peers are
 // asked one question of the DHT.
 //
-// Relays are an exception. How the node's UDP is seen from outside, without which no
-// hole can be punched with QUIC, only they can tell it, and those only whom it is
-// connected with over QUIC; and most routers let no hole be punched with TCP.
-func dialRanker(private bool, providers *Providers, relays []peer.AddrInfo) network.DialRanker {
+// Relays are an exception for a node that may be behind a NAT. How its UDP is seen
+// from outside, without which no hole can be punched with QUIC, only they can tell
+// it, and those only whom it is connected with over QUIC; and most routers let no
+// hole be punched with TCP.
+func dialRanker(private bool, providers *Providers, relays []peer.AddrInfo, behindNAT func() bool) network.DialRanker {
 	relay := make(map[string]struct{})
 	for _, info := range relays {
 		for _, addr := range info.Addrs {
@@ -71,7 +72,8 @@ func dialRanker(private bool, providers *Providers, relays []peer.AddrInfo) netw
 		return ok
 	}
 	return func(addrs []ma.Multiaddr) []network.AddrDelay {
-		everywhere := (private || slices.ContainsFunc(addrs, providers.has)) && !slices.ContainsFunc(addrs, isRelay)
+		asksRelay := slices.ContainsFunc(addrs, isRelay) && behindNAT()
+		everywhere := (private || slices.ContainsFunc(addrs, providers.has)) && !asksRelay
 		var lan, far, rest []ma.Multiaddr
 		for _, addr := range addrs {
 			switch {

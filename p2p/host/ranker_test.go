@@ -29,14 +29,16 @@ func TestDialsAreRanked(t *testing.T) {
 	tests := []struct {
 		name    string
 		private bool
+		public  bool // the node itself
 		want    map[string]time.Duration
 	}{
-		{"local network", false, map[string]time.Duration{lanTCP: 0, lanQUIC: lanQUICDelay}},
-		{"private network", true, map[string]time.Duration{tcp6: 0, tcp: farIP4Delay, quic: farQUICDelay, relay: 500 * time.Millisecond}},
-		{"relay of a private network", true, map[string]time.Duration{known6: 0, known2: 250 * time.Millisecond, known: 500 * time.Millisecond}},
-		{"only a relay", true, map[string]time.Duration{relay: 0}},
-		{"provider in the public network", false, map[string]time.Duration{nars: 0, nars2: farQUICDelay}},
-		{"public network", false, map[string]time.Duration{quic: 0, tcp: 250 * time.Millisecond}},
+		{"local network", false, false, map[string]time.Duration{lanTCP: 0, lanQUIC: lanQUICDelay}},
+		{"private network", true, false, map[string]time.Duration{tcp6: 0, tcp: farIP4Delay, quic: farQUICDelay, relay: 500 * time.Millisecond}},
+		{"relay of a private network", true, false, map[string]time.Duration{known6: 0, known2: 250 * time.Millisecond, known: 500 * time.Millisecond}},
+		{"relay of a private network, for a node that is no better reached through it", true, true, map[string]time.Duration{known6: farQUICDelay, known2: farQUICDelay, known: 0}},
+		{"only a relay", true, false, map[string]time.Duration{relay: 0}},
+		{"provider in the public network", false, false, map[string]time.Duration{nars: 0, nars2: farQUICDelay}},
+		{"public network", false, false, map[string]time.Duration{quic: 0, tcp: 250 * time.Millisecond}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -45,7 +47,7 @@ func TestDialsAreRanked(t *testing.T) {
 				addrs = append(addrs, ma.StringCast(addr))
 			}
 			got := make(map[string]time.Duration)
-			for _, dial := range dialRanker(tt.private, providers, relays)(addrs) {
+			for _, dial := range dialRanker(tt.private, providers, relays, func() bool { return !tt.public })(addrs) {
 				got[dial.Addr.String()] = dial.Delay
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
