@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -26,7 +27,7 @@ func ParseNARHash(s string) (NARHash, error) {
 	var h NARHash
 	var err error
 	if sri {
-		err = decodeExactly(h[:], text, base64.StdEncoding.Strict().DecodeString)
+		err = decodeExactly(h[:], text, decodeBase64)
 	} else {
 		err = decodeHash(h[:], text)
 	}
@@ -41,12 +42,20 @@ func ParseNARHash(s string) (NARHash, error) {
 func decodeHash(dst []byte, s string) error {
 	switch len(s) {
 	case base64.StdEncoding.EncodedLen(len(dst)):
-		return decodeExactly(dst, s, base64.StdEncoding.Strict().DecodeString)
+		return decodeExactly(dst, s, decodeBase64)
 	case hex.EncodedLen(len(dst)):
 		return decodeExactly(dst, s, hex.DecodeString)
 	default:
 		return decodeBase32(dst, s)
 	}
+}
+
+// decodeBase64 refuses the line ends that Go's decoder skips.
+func decodeBase64(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("a line end in base-64")
+	}
+	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
 func decodeExactly(dst []byte, s string, decode func(string) ([]byte, error)) error {
