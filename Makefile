@@ -163,6 +163,10 @@ soak: deps ## Half an hour of peers, store changes and garbage collections: noth
 fuzz: ## Each fuzz target for FUZZTIME.
 	.ci/fuzz $(FUZZTIME)
 
+.PHONY: corpus
+corpus: ## Make seeds of the few inputs that fuzzing has found here and that do what no other does.
+	$(GO) run ./.ci/corpus
+
 # The database, if not the one at https://vuln.go.dev: docs/dependencies.md.
 VULNDB ?=
 
