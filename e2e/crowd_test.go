@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -15,21 +14,12 @@ import (
 	"testing"
 	"time"
 
-	ds "github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/namespace"
-	dssync "github.com/ipfs/go-datastore/sync"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
-	"github.com/nar-p2p/nar-p2p/narstore"
-	"github.com/nar-p2p/nar-p2p/narstore/chunk"
-	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
-	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 )
@@ -113,21 +103,11 @@ func (c *crowd) run(ctx context.Context) []outcome {
 }
 
 func (c *crowd) node() (*p2p.Node, error) {
-	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
 	listen := []ma.Multiaddr{ma.StringCast("/ip4/0.0.0.0/tcp/0"), ma.StringCast("/ip4/0.0.0.0/udp/0/quic-v1")}
 	if c.IPv6 {
 		listen = append(listen, ma.StringCast("/ip6/::/tcp/0"), ma.StringCast("/ip6/::/udp/0/quic-v1"))
 	}
-	return p2p.New(p2p.Config{
-		Profile: p2p.Private, Network: "lab", Identity: identity,
-		Listen:    listen,
-		Bootstrap: []peer.AddrInfo{c.Bootstrap},
-		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
-	}, emptyShelf{}, zap.NewNop())
+	return lab.NewPeer(p2p.Config{Profile: p2p.Private, Listen: listen, Bootstrap: []peer.AddrInfo{c.Bootstrap}}, nil)
 }
 
 // member fetches the NAR as soon as the node has a relay.
@@ -178,31 +158,6 @@ func (c *crowd) fetch(ctx context.Context, node *p2p.Node) (way string, err erro
 		return "", errors.New("other bytes have come")
 	}
 	return t.Sources()[0].Via, nil
-}
-
-// emptyShelf shares nothing.
-type emptyShelf struct{}
-
-func (emptyShelf) Held(nix.NARHash) (root chunk.Root, rootKnown, held bool) { return }
-
-func (emptyShelf) Narinfo(context.Context, nix.HashPart) (*narinfo.Info, error) {
-	return nil, narstore.ErrNotFound
-}
-
-func (emptyShelf) Open(context.Context, nix.NARHash) (narstore.NAR, error) {
-	return nil, narstore.ErrNotFound
-}
-
-func (emptyShelf) Manifest(context.Context, nix.NARHash, func([]byte) error) (chunk.Root, error) {
-	return chunk.Root{}, narstore.ErrNotFound
-}
-
-func (emptyShelf) Follow(ctx context.Context, f func(share.Change) error) error {
-	if err := f(share.Change{Settled: true}); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return ctx.Err()
 }
 
 // crowd runs nodes on a host, which all want the large NAR.

@@ -18,27 +18,35 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p/host"
 )
 
+// NewPeer makes a node of the network "lab", with an identity of its own and its state
+// in memory. cfg says the rest; a nil shelf shares nothing.
+func NewPeer(cfg p2p.Config, shelf p2p.Shelf) (*p2p.Node, error) {
+	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	cfg.Network, cfg.Identity = "lab", identity
+	cfg.Datastore = func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) }
+	if shelf == nil {
+		shelf = emptyShelf{}
+	}
+	return p2p.New(cfg, shelf, zap.NewNop())
+}
+
 // Peer runs a node of the network "lab" inside the test, with a shelf of the
 // test's own: one that lies, for instance. Without a bootstrap it knows nobody.
 func (l *Lab) Peer(bootstrap *Daemon, shelf p2p.Shelf) *p2p.Node {
 	l.t.Helper()
-	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		l.t.Fatalf("lab: %v", err)
-	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
 	known := []peer.AddrInfo{}
 	if bootstrap != nil {
 		known = append(known, bootstrap.AddrInfo())
 	}
-	node, err := p2p.New(p2p.Config{
+	node, err := NewPeer(p2p.Config{
 		Profile:   p2p.Private,
-		Network:   "lab",
-		Identity:  identity,
 		Listen:    []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 		Bootstrap: known,
-		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
-	}, shelf, zap.NewNop())
+	}, shelf)
 	if err != nil {
 		l.t.Fatalf("lab: %v", err)
 	}

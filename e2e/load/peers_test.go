@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,20 +15,12 @@ import (
 	"testing"
 	"time"
 
-	ds "github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/namespace"
-	dssync "github.com/ipfs/go-datastore/sync"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 	"github.com/nar-p2p/nar-p2p/internal/closure"
-	"github.com/nar-p2p/nar-p2p/narstore"
-	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
-	"github.com/nar-p2p/nar-p2p/narstore/share"
 	"github.com/nar-p2p/nar-p2p/p2p"
 	"github.com/nar-p2p/nar-p2p/p2p/swarm"
 )
@@ -78,7 +69,7 @@ func (d *task) fetch() error {
 	defer running.Wait()
 	defer cancel()
 	for i := range counts {
-		node, err := d.node()
+		node, err := lab.NewPeer(p2p.Config{Profile: p2p.Consume, Bootstrap: []peer.AddrInfo{*d.Provider}}, nil)
 		if err != nil {
 			return err
 		}
@@ -139,43 +130,6 @@ type counter struct{ n *atomic.Int64 }
 func (c counter) Write(p []byte) (int, error) {
 	c.n.Add(int64(len(p)))
 	return len(p), nil
-}
-
-func (d *task) node() (*p2p.Node, error) {
-	identity, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
-	return p2p.New(p2p.Config{
-		Profile: p2p.Consume, Network: "lab", Identity: identity, Bootstrap: []peer.AddrInfo{*d.Provider},
-		Datastore: func(name string) ds.Batching { return namespace.Wrap(store, ds.NewKey(name)) },
-	}, emptyShelf{}, zap.NewNop())
-}
-
-// emptyShelf shares nothing.
-type emptyShelf struct{}
-
-func (emptyShelf) Held(nix.NARHash) (root chunk.Root, rootKnown, held bool) { return }
-
-func (emptyShelf) Narinfo(context.Context, nix.HashPart) (*narinfo.Info, error) {
-	return nil, narstore.ErrNotFound
-}
-
-func (emptyShelf) Open(context.Context, nix.NARHash) (narstore.NAR, error) {
-	return nil, narstore.ErrNotFound
-}
-
-func (emptyShelf) Manifest(context.Context, nix.NARHash, func([]byte) error) (chunk.Root, error) {
-	return chunk.Root{}, narstore.ErrNotFound
-}
-
-func (emptyShelf) Follow(ctx context.Context, f func(share.Change) error) error {
-	if err := f(share.Change{Settled: true}); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return ctx.Err()
 }
 
 const (
