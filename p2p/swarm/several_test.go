@@ -37,7 +37,8 @@ func newFar(t *testing.T, shelf exchange.Shelf, window int64, lines ...*link) *f
 		found.providers = append(found.providers, line.to(t, h))
 	}
 	log := zaptest.NewLogger(t)
-	client := exchange.NewClient(exchangetest.NewHost(t), exchange.ClientConfig{}, log)
+	// Nobody counts as dead before the test has failed.
+	client := exchange.NewClient(exchangetest.NewHost(t), exchange.ClientConfig{StallTimeout: 2 * patience}, log)
 	f.Swarm = swarm.New(client, found, swarm.NewStanding(), swarm.Config{
 		LAN: func(ma.Multiaddr) bool { return false }, Memory: f.memory, Window: window,
 		Trusted: func(peer.ID, ma.Multiaddr) bool { return true },
@@ -45,11 +46,13 @@ func newFar(t *testing.T, shelf exchange.Shelf, window int64, lines ...*link) *f
 	return f
 }
 
+// patience only decides how long a broken test takes to fail.
+const patience = time.Minute
+
 // fetch reads all of a NAR, and returns the transfer closed.
 func (f *far) fetch(t *testing.T, hash nix.NARHash, nar []byte) *swarm.Transfer {
 	t.Helper()
-	// Only decides how long a broken test takes to fail.
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tr, err := f.Open(ctx, swarm.Want{Hash: hash, Size: int64(len(nar))})
 	if err != nil {
@@ -145,30 +148,24 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestSlowProvider has one provider that is a hundred times slower than the
+// TestSlowProvider has one provider that is a thousand times slower than the
 // other, and first: what it is slow with comes from the other one, although the
-// window is small.
+// window is small. If each gave in turn, it would have to give two MiB, for which
+// nobody has the patience.
 func TestSlowProvider(t *testing.T) {
 	nar := exchangetest.Bytes(1, 24<<20)
 	shelf, hash := shelve(nar)
 	settle(t, shelf, hash)
-	slow, quick := &link{rate: 200e3, rtt: 10 * time.Millisecond}, &link{rate: 20e6, rtt: 20 * time.Millisecond}
+	slow, quick := &link{rate: 20e3, rtt: 10 * time.Millisecond}, &link{rate: 20e6, rtt: 20 * time.Millisecond}
 	f := newFar(t, shelf, 4<<20, slow, quick)
-	begun := time.Now()
 	tr := f.fetch(t, hash, nar)
-	took := time.Since(begun)
-	// At the slow one's pace the two MiB that it would have to give, if each gave
-	// in turn, would take ten seconds; the quick one alone needs 1.2.
-	if took > 8*time.Second {
-		t.Errorf("took %v: the slow provider held up the quick one", took)
-	}
 	if gave := f.gave(tr); gave[1] < int64(len(nar))/2 {
 		t.Errorf("the quick provider gave %d bytes of %d", gave[1], len(nar))
 	}
 }
 
 // TestStalledProvider has one of two providers fall silent in the middle. The
-// other one sends what it owes long before the session counts as dead.
+// other one sends what it owes, although the session does not count as dead.
 func TestStalledProvider(t *testing.T) {
 	nar := exchangetest.Bytes(1, 24<<20)
 	shelf, hash := shelve(nar)
@@ -182,11 +179,7 @@ func TestStalledProvider(t *testing.T) {
 		dying.cut.Store(true)
 	}()
 	t.Cleanup(func() { dying.cut.Store(false) })
-	begun := time.Now()
 	tr := f.fetch(t, hash, nar)
-	if took := time.Since(begun); took > 7*time.Second {
-		t.Errorf("took %v: a silent provider was waited for", took)
-	}
 	if gave := f.gave(tr); gave[0] == 0 || gave[1] < int64(len(nar))/2 {
 		t.Errorf("the providers gave %v bytes", gave)
 	}
