@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,8 +56,7 @@ func TestTwoHundredClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream := l.Upstream(cache)
-	d := l.Daemon("daemon", lab.DaemonConfig{Upstreams: []string{upstream.URL}, Keys: []string{key.Public().String()}})
+	d := l.Daemon("daemon", lab.DaemonConfig{Upstreams: []string{upstream(t, nil, cache, "127.0.0.1:0")}, Keys: []string{key.Public().String()}})
 	transport := &http.Transport{MaxIdleConnsPerHost: clients, DisableCompression: true}
 	u := &users{daemon: d, closure: c, http: &http.Client{Transport: transport, Timeout: lab.Patience}}
 
@@ -76,9 +76,14 @@ func TestTwoHundredClients(t *testing.T) {
 	if u.narinfos.Load() < clients || u.nars.Load() < clients {
 		t.Errorf("%d narinfos and %d NARs in %v: hardly a load", u.narinfos.Load(), u.nars.Load(), loadTime())
 	}
+	// The machine may have so much to do that a cache does not answer in time. Then,
+	// and only then, a NAR may not be there.
+	if u.elsewhere.Load() > 0 && !strings.Contains(d.Log(), "timeout") {
+		t.Errorf("%d NARs were not there, although the upstream answers", u.elsewhere.Load())
+	}
 	peak, _ := d.Memory()
-	t.Logf("%d narinfos, %d NARs of %d MiB in %v; %.0f MiB of memory at the most",
-		u.narinfos.Load(), u.nars.Load(), u.bytes.Load()>>20, loadTime(), peak)
+	t.Logf("%d narinfos, %d NARs of %d MiB in %v, and %d that the upstream did not send in time; %.0f MiB of memory at the most",
+		u.narinfos.Load(), u.nars.Load(), u.bytes.Load()>>20, loadTime(), u.elsewhere.Load(), peak)
 	l.WaitLonger("the daemon to be as before", idleFor+lab.Patience, func() bool {
 		now := u.now()
 		return now.descriptors <= before.descriptors+slack && now.goroutines <= before.goroutines+2*slack
@@ -99,6 +104,8 @@ type users struct {
 	http    *http.Client
 
 	narinfos, nars, bytes atomic.Int64
+	// elsewhere counts the NARs for which Nix would have gone to its next cache.
+	elsewhere atomic.Int64
 }
 
 // everything asks for every narinfo and NAR once.
@@ -137,11 +144,14 @@ func (u *users) ask(ctx context.Context, t *testing.T, random *rand.Rand) {
 }
 
 func (u *users) narinfo(ctx context.Context, want *narinfo.Info) error {
-	text, err := u.get(ctx, want.StorePath.HashPart().String()+".narinfo", http.StatusOK)
+	text, status, err := u.get(ctx, want.StorePath.HashPart().String()+".narinfo")
 	if err != nil {
 		return err
 	}
 	u.narinfos.Add(1)
+	if status != http.StatusOK {
+		return fmt.Errorf("narinfo of %s: status %d", want.StorePath, status)
+	}
 	got, err := narinfo.Parse(text)
 	if err == nil && got.NARHash != want.NARHash {
 		err = fmt.Errorf("narinfo of %s: NAR hash %s, want %s", want.StorePath, got.NARHash, want.NARHash)
@@ -151,15 +161,25 @@ func (u *users) narinfo(ctx context.Context, want *narinfo.Info) error {
 
 // absent asks for one of a few paths that do not exist.
 func (u *users) absent(ctx context.Context, random *rand.Rand) error {
-	_, err := u.get(ctx, nix.HashPart{0: byte(random.IntN(100)), 1: 1}.String()+".narinfo", http.StatusNotFound)
+	part := nix.HashPart{0: byte(random.IntN(100)), 1: 1}
+	_, status, err := u.get(ctx, part.String()+".narinfo")
 	u.narinfos.Add(1)
+	if err == nil && status != http.StatusNotFound {
+		err = fmt.Errorf("narinfo of %s, which is not there: status %d", part, status)
+	}
 	return err
 }
 
 func (u *users) nar(ctx context.Context, want *narinfo.Info) error {
-	text, err := u.get(ctx, narinfo.NARURL(want.StorePath.HashPart(), want.NARHash), http.StatusOK)
-	if err != nil {
+	text, status, err := u.get(ctx, narinfo.NARURL(want.StorePath.HashPart(), want.NARHash))
+	switch {
+	case err != nil:
 		return err
+	case status == http.StatusNotFound:
+		u.elsewhere.Add(1)
+		return nil
+	case status != http.StatusOK:
+		return fmt.Errorf("NAR of %s: status %d", want.StorePath, status)
 	}
 	u.nars.Add(1)
 	u.bytes.Add(int64(len(text)))
@@ -169,21 +189,18 @@ func (u *users) nar(ctx context.Context, want *narinfo.Info) error {
 	return nil
 }
 
-func (u *users) get(ctx context.Context, name string, status int) ([]byte, error) {
+func (u *users) get(ctx context.Context, name string) (body []byte, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.daemon.URL()+"/"+name, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	resp, err := u.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != status {
-		err = fmt.Errorf("get %s: %s, want %d", name, resp.Status, status)
-	}
-	return body, err
+	body, err = io.ReadAll(resp.Body)
+	return body, resp.StatusCode, err
 }
 
 // usage is what a daemon has in use.

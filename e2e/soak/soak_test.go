@@ -47,6 +47,8 @@ var soakTime = os.Getenv("TEST_SOAK_TIME")
 // Limits on how much more a late round may have than an early one. In the shortest run
 // ten rounds lie between them, so one thing lost in each round shows.
 const (
+	//
+	// moreGoroutines is those of two requests or lines that are just ending, three each.
 	moreGoroutines = 6
 	// moreDescriptors allows for two tables of the database.
 	moreDescriptors = 4
@@ -54,12 +56,16 @@ const (
 	moreHeap = 12 << 20
 	// moreDisk is a log of the database and the table that becomes of it, in bytes.
 	moreDisk = 32 << 20
+	// moreMemory is a heap of moreHeap with as much again for what is not yet collected,
+	// and as much of files that are mapped as moreDisk, in bytes: the kernel counts all
+	// of it.
+	moreMemory = 2*moreHeap + moreDisk
 )
 
 // taken is what a node takes after a round.
 type taken struct {
 	goroutines, descriptors int
-	heap, disk              int64
+	heap, memory, disk      int64
 	// own are the goroutines of the test program, in which the peers run.
 	own int
 }
@@ -122,7 +128,8 @@ func (s *soak) settled() (now taken) {
 	s.collect()
 	m := s.node.Metrics()
 	return taken{
-		goroutines: int(m["go_goroutines"]), descriptors: int(m["process_open_fds"]), heap: int64(m["go_memstats_heap_alloc_bytes"]),
+		goroutines: int(m["go_goroutines"]), descriptors: int(m["process_open_fds"]),
+		heap: int64(m["go_memstats_heap_alloc_bytes"]), memory: int64(m["process_resident_memory_bytes"]),
 		disk: s.disk(), own: runtime.NumGoroutine(),
 	}
 }
@@ -194,6 +201,7 @@ func TestNothingGrows(t *testing.T) {
 		{"goroutines", func(n taken) int64 { return int64(n.goroutines) }, moreGoroutines},
 		{"descriptors", func(n taken) int64 { return int64(n.descriptors) }, moreDescriptors},
 		{"bytes of live memory", func(n taken) int64 { return n.heap }, moreHeap},
+		{"bytes of resident memory", func(n taken) int64 { return n.memory }, moreMemory},
 		{"bytes on the disk", func(n taken) int64 { return n.disk }, moreDisk},
 		{"goroutines of the peers' process", func(n taken) int64 { return int64(n.own) }, moreGoroutines},
 	} {
