@@ -15,8 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/nar-p2p/nar-p2p/internal/conns"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve serves h on a listener with at most limit connections.
 func serve(t *testing.T, l net.Listener, limit int, h http.HandlerFunc) {

@@ -10,11 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/logging"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func request(name string) events.Event {
 	return events.Event{Kind: events.KindRequest, Request: &events.Request{What: "narinfo", HashPart: name}}

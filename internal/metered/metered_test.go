@@ -7,11 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/internal/metered"
 	"github.com/nar-p2p/nar-p2p/internal/metered/meteredtest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait. It is there to fail, not to be waited for.
 const patience = time.Minute

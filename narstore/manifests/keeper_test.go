@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -20,6 +21,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memoryNAR is a NAR in memory that counts its reads and can hold them up.
 type memoryNAR struct {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -23,6 +24,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/narstore/share"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // path is a path of the store in memory.
 type path struct {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
@@ -25,6 +26,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/narstore/storetest"
 	"github.com/nar-p2p/nar-p2p/narstore/vouch"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestConforms holds a Nix store with own signatures to the contract of a
 // store. Its paths are sources, with both kinds of content address that Nix

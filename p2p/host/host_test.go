@@ -23,9 +23,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
+	"go.uber.org/goleak"
 
 	"github.com/nar-p2p/nar-p2p/p2p/host"
 )
+
+func TestMain(m *testing.M) {
+	// libp2p's search for a router has its five seconds, though the host is closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/koron/go-ssdp.Search"))
+}
 
 func TestIdentityIsMadeOnceAndKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "identity")

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
@@ -27,6 +28,8 @@ import (
 	"github.com/nar-p2p/nar-p2p/p2p/locate"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is peers that answer after a round trip, and a DHT that takes longer.
 type world struct {
