@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
+	"github.com/nar-p2p/nar-p2p/narstore/nix"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange"
 	"github.com/nar-p2p/nar-p2p/p2p/exchange/exchangetest"
 	"github.com/nar-p2p/nar-p2p/p2p/routing"
@@ -21,12 +22,12 @@ import (
 
 // prober asks a daemon in so many bytes.
 type prober struct {
-	t    *testing.T
+	t    testing.TB
 	host host.Host
 	of   *lab.Daemon
 }
 
-func newProber(t *testing.T, of *lab.Daemon) *prober {
+func newProber(t testing.TB, of *lab.Daemon) *prober {
 	t.Helper()
 	h := exchangetest.NewMember(t, routing.Family("lab"))
 	client := exchange.NewClient(h, exchange.ClientConfig{Prefix: routing.Prefix("lab")}, zap.NewNop())
@@ -47,9 +48,7 @@ func (p *prober) ask(id protocol.ID, messages ...proto.Message) (answer []byte, 
 	if _, err := st.Write(exchangetest.Append(nil, messages...)); err != nil {
 		p.t.Fatal(err)
 	}
-	if err := st.CloseWrite(); err != nil {
-		p.t.Fatal(err)
-	}
+	_ = st.CloseWrite() // The daemon may have answered, and want to hear no more.
 	return io.ReadAll(st)
 }
 
@@ -59,23 +58,10 @@ func (p *prober) wantAbsent(name string, k *kept) {
 	p.t.Helper()
 	part, absentPart := k.path.HashPart(), sha256.Sum256([]byte("a path that nobody has"))
 	absentHash := sha256.Sum256([]byte("a NAR that nobody has"))
-	session := func(hash []byte) []proto.Message {
-		return []proto.Message{
-			&wirepb.NARRequest{Request: &wirepb.NARRequest_Open{Open: &wirepb.Open{NarHash: hash}}},
-			&wirepb.NARRequest{Request: &wirepb.NARRequest_GetManifest{GetManifest: &wirepb.GetManifest{}}},
-			&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Lengths: []uint32{1}}}},
-		}
-	}
-	have := func(hash []byte) []proto.Message {
-		return []proto.Message{&wirepb.HaveRequest{NarHashes: [][]byte{hash}}}
-	}
-	narinfo := func(part []byte) []proto.Message {
-		return []proto.Message{&wirepb.NarinfoRequest{HashParts: [][]byte{part}}}
-	}
 	for i, asked := range [][2][]proto.Message{
-		{have(k.hash[:]), have(absentHash[:])},
-		{narinfo(part[:]), narinfo(absentPart[:len(part)])},
-		{session(k.hash[:]), session(absentHash[:])},
+		{haveOf(k.hash), haveOf(absentHash)},
+		{narinfoOf(part), narinfoOf(nix.HashPart(absentPart[:len(part)]))},
+		{sessionOf(k.hash), sessionOf(absentHash)},
 	} {
 		id := exchange.Protocols(routing.Prefix("lab"))[i]
 		got, end := p.ask(id, asked[0]...)
@@ -83,5 +69,22 @@ func (p *prober) wantAbsent(name string, k *kept) {
 		if !bytes.Equal(got, want) || !errors.Is(end, wantEnd) || len(want) == 0 {
 			p.t.Errorf("%s: %s answers %x, %v, and about what nobody has %x, %v", name, id, got, end, want, wantEnd)
 		}
+	}
+}
+
+// haveOf, narinfoOf and sessionOf are what is asked by each protocol.
+func haveOf(hash nix.NARHash) []proto.Message {
+	return []proto.Message{&wirepb.HaveRequest{NarHashes: [][]byte{hash[:]}}}
+}
+
+func narinfoOf(part nix.HashPart) []proto.Message {
+	return []proto.Message{&wirepb.NarinfoRequest{HashParts: [][]byte{part[:]}}}
+}
+
+func sessionOf(hash nix.NARHash) []proto.Message {
+	return []proto.Message{
+		&wirepb.NARRequest{Request: &wirepb.NARRequest_Open{Open: &wirepb.Open{NarHash: hash[:]}}},
+		&wirepb.NARRequest{Request: &wirepb.NARRequest_GetManifest{GetManifest: &wirepb.GetManifest{}}},
+		&wirepb.NARRequest{Request: &wirepb.NARRequest_Run{Run: &wirepb.Run{Lengths: []uint32{1}}}},
 	}
 }

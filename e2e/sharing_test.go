@@ -47,7 +47,7 @@ func newKept(t *testing.T, l *lab.Lab, store *lab.Nix, share, trusted narinfo.Se
 	return paths
 }
 
-func newPath(t *testing.T, l *lab.Lab, store *lab.Nix, out string, signers ...narinfo.SecretKey) *kept {
+func newPath(t testing.TB, l *lab.Lab, store *lab.Nix, out string, signers ...narinfo.SecretKey) *kept {
 	t.Helper()
 	path, err := nix.ParseStorePath(strings.TrimSpace(out))
 	if err != nil {
