@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 )
 
 const (
@@ -35,7 +37,7 @@ func Bound(server *http.Server, l net.Listener, limit int) net.Listener {
 	handler, withContext := server.Handler, server.ConnContext
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*conn); ok {
-			c.atRest.Store(0)
+			c.atRest.Clear()
 			defer c.rest()
 		}
 		limitTimes(w, r)
@@ -116,22 +118,22 @@ func (l *listener) admit(accepted net.Conn) *conn {
 // else of those whose client does not read, the oldest of whoever has the most; l.mu
 // is held.
 func (l *listener) spare() *conn {
-	now := time.Now().UnixNano()
+	now := time.Now()
 	var best *conn
-	var bestSince int64
+	var bestSince time.Time
 	bestRests := false
 	for c := range l.conns {
-		since, rests := c.atRest.Load(), true
-		if since == 0 {
-			since, rests = c.writing.Load(), false
-			if since == 0 || now-since < int64(stalled) {
+		since, rests := c.atRest.Time(), true
+		if since.IsZero() {
+			since, rests = c.writing.Time(), false
+			if since.IsZero() || now.Sub(since) < stalled {
 				continue
 			}
 		}
 		better := best == nil || rests && !bestRests
 		if !better && rests == bestRests {
 			more := l.from[c.from] - l.from[best.from]
-			better = more > 0 || more == 0 && since < bestSince
+			better = more > 0 || more == 0 && since.Before(bestSince)
 		}
 		if better {
 			best, bestSince, bestRests = c, since, rests
@@ -166,13 +168,13 @@ type conn struct {
 	of   *listener
 	from string
 	// atRest is since when it has no request, and writing since when a write is
-	// under way, in nanoseconds since 1970; 0 where that is not so.
-	atRest, writing atomic.Int64
+	// under way; none where that is not so.
+	atRest, writing moment.Moment
 	// timed says that whoever writes has set a deadline.
 	timed atomic.Bool
 }
 
-func (c *conn) rest() { c.atRest.Store(time.Now().UnixNano()) }
+func (c *conn) rest() { c.atRest.Set(time.Now()) }
 
 // NetConn returns the connection below.
 func (c *conn) NetConn() net.Conn { return c.Conn }
@@ -185,8 +187,8 @@ func (c *conn) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	c.writing.Store(now.UnixNano())
-	defer c.writing.Store(0)
+	c.writing.Set(now)
+	defer c.writing.Clear()
 	return c.Conn.Write(p)
 }
 
