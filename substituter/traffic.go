@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 	"github.com/nar-p2p/nar-p2p/substituter/upstream"
 )
 
@@ -127,5 +128,6 @@ func (m *mirror) status() UpstreamStatus {
 	case known.Heard.IsZero():
 		status.State = "unknown"
 	}
+	status.OpenUntil = moment.Shown(status.OpenUntil)
 	return status
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nar-p2p/nar-p2p/internal/config"
 	"github.com/nar-p2p/nar-p2p/internal/control"
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 	"github.com/nar-p2p/nar-p2p/internal/version"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/nix"
@@ -34,7 +35,7 @@ func (n node) Status() control.Status {
 	stats := n.substituter.Stats()
 	s := control.Status{
 		Version:     version.String(),
-		Started:     n.started,
+		Started:     moment.Shown(n.started),
 		Profile:     string(n.cfg.Profile),
 		Network:     n.cfg.Network,
 		Role:        n.cfg.Role,

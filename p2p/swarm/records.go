@@ -13,6 +13,8 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
+
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 )
 
 const (
@@ -99,6 +101,7 @@ func (s *Standing) Recall(ctx context.Context, store ds.Batching) error {
 			continue
 		}
 		r.Peer = id
+		r.At, r.Success, r.Failure = moment.Recalled(r.At), moment.Recalled(r.Success), moment.Recalled(r.Failure)
 		records = append(records, r)
 	}
 	// Who was met last is forgotten last.

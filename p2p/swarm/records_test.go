@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,25 @@ func TestRecords(t *testing.T) {
 			t.Errorf("after a month %+v", got)
 		}
 	})
+}
+
+// A clock that is set back after a restart makes a penalty neither infinite nor
+// everlasting: what was read back goes by the clock that nobody sets.
+func TestRecordsGoByTheOtherClock(t *testing.T) {
+	store := dssync.MutexWrap(ds.NewMapDatastore())
+	s := recalled(t, store)
+	id := test.RandPeerIDFatal(t)
+	s.failed(id)
+	s.delivered(id, pace{rate: 1})
+	if err := s.keep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := recalled(t, store).Peers()[0]
+	for name, at := range map[string]time.Time{"at": r.At, "success": r.Success, "failure": r.Failure} {
+		if !strings.Contains(at.String(), " m=") {
+			t.Errorf("%s: %s goes by the clock on the wall", name, at)
+		}
+	}
 }
 
 // TestRecordsAreBounded has more peers than are remembered, and what nobody has

@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -346,4 +347,27 @@ func TestNARsRestAlone(t *testing.T) {
 			t.Errorf("restored: %v, %+v", err, restored.State())
 		}
 	})
+}
+
+// A clock that is set after a restart neither prolongs a rest nor makes an old answer a
+// new one: what was read back goes by the clock that nobody sets.
+func TestWhatWasKeptGoesByTheOtherClock(t *testing.T) {
+	tracker := new(health.Tracker)
+	tracker.Answered(time.Millisecond)
+	tracker.SentAway(time.Now(), "503", time.Minute)
+	tracker.HungNAR(time.Now(), "NAR: no answer")
+	data, err := tracker.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored := new(health.Tracker)
+	if err := restored.Restore(data); err != nil {
+		t.Fatal(err)
+	}
+	got := restored.State()
+	for name, at := range map[string]time.Time{"heard": got.Heard, "until": got.Until, "NARs' until": got.NARs.Until} {
+		if !strings.Contains(at.String(), " m=") {
+			t.Errorf("%s: %s goes by the clock on the wall", name, at)
+		}
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 )
 
 // saved is a Tracker on the disk.
@@ -47,14 +49,16 @@ func (t *Tracker) Restore(data []byte) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.latency, t.throughput = s.Latency, s.Throughput
+	t.latency, t.throughput, t.firstByte = s.Latency.recalled(), s.Throughput.recalled(), s.FirstByte.recalled()
 	t.recent = window{samples: s.Recent}
-	t.breaker = breaker{trips: s.Trips, until: s.Until, obeying: s.Obeying}
-	t.heard, t.problem = s.Heard, bounded(s.Problem)
-	t.firstByte, t.narProblem = s.FirstByte, bounded(s.NARProblem)
-	t.nars = breaker{first: narRest, most: maxNARRest, trips: s.NARTrips, until: s.NARUntil}
+	t.breaker = breaker{trips: s.Trips, until: moment.Recalled(s.Until), obeying: s.Obeying}
+	t.heard, t.problem = moment.Recalled(s.Heard), bounded(s.Problem)
+	t.narProblem = bounded(s.NARProblem)
+	t.nars = breaker{first: narRest, most: maxNARRest, trips: s.NARTrips, until: moment.Recalled(s.NARUntil)}
 	return nil
 }
+
+func (a average) recalled() average { return average{a.Value, moment.Recalled(a.At)} }
 
 // maxAverage is more than any average can be, and less than overflows.
 const maxAverage = 1e15
