@@ -12,6 +12,7 @@ import (
 	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/internal/events"
 	"github.com/nar-p2p/nar-p2p/internal/meter"
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
 	"github.com/nar-p2p/nar-p2p/p2p"
 )
@@ -81,10 +82,18 @@ type sharing struct {
 	// changed has a signal when Run is to look at now again.
 	changed chan struct{}
 
-	mu  sync.Mutex
-	now control.Sharing
+	mu     sync.Mutex
+	paused bool
+	// until is when a pause ends, or none where the owner ends it.
+	until moment.Deadline
 	// metered is kept apart: a restart asks anew.
 	metered bool
+}
+
+// keptSharing is the switch on the disk.
+type keptSharing struct {
+	Paused bool `json:"paused"`
+	moment.Kept
 }
 
 // sharingKey is where in the bucket the switch is kept.
@@ -92,36 +101,32 @@ const sharingKey = "sharing"
 
 func newSharing(db *state.DB, node *p2p.Node, hub *events.Hub, log *zap.Logger) *sharing {
 	s := &sharing{bucket: db.Bucket("daemon"), events: hub, log: log, node: node, changed: make(chan struct{}, 1)}
+	var kept keptSharing
 	data, err := s.bucket.Get([]byte(sharingKey))
 	if err == nil {
-		err = json.Unmarshal(data, &s.now)
+		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		log.Warn("not known whether sharing was paused: it is not", zap.Error(err))
 	}
-	if s.over(time.Now()) {
-		s.now = control.Sharing{}
+	if until := kept.Recall(); kept.Paused && !until.Over() {
+		s.paused, s.until = true, until
 	}
 	if db.Forgetful() {
 		log.Warn("neither whether sharing was paused nor who is banned can be read: it is paused")
-		s.now = control.Sharing{Paused: true}
+		s.paused, s.until = true, moment.Deadline{}
 	}
 	s.apply()
 	return s
 }
 
-// over reports whether a pause has come to its end.
-func (s *sharing) over(now time.Time) bool {
-	return s.now.Paused && !s.now.Until.IsZero() && !now.Before(s.now.Until)
-}
-
 // apply does what now says; mu is held, or nobody else is there.
 func (s *sharing) apply() {
 	if s.node != nil {
-		s.node.Pause(s.now.Paused || s.metered)
+		s.node.Pause(s.paused || s.metered)
 	}
-	if s.now.Paused {
-		s.log.Info("sharing is paused", zap.Time("until", s.now.Until))
+	if s.paused {
+		s.log.Info("sharing is paused", zap.Time("until", s.until.Time()))
 	}
 }
 
@@ -131,7 +136,7 @@ func (s *sharing) rest(metered bool) {
 	defer s.mu.Unlock()
 	s.metered = metered
 	if s.node != nil {
-		s.node.Pause(s.now.Paused || s.metered)
+		s.node.Pause(s.paused || s.metered)
 	}
 	now := s.said()
 	s.events.Publish(events.Event{Kind: events.KindSharing, Sharing: &now})
@@ -139,9 +144,7 @@ func (s *sharing) rest(metered bool) {
 
 // said is what is told of the switch; mu is held.
 func (s *sharing) said() control.Sharing {
-	said := s.now
-	said.Metered = s.metered
-	return said
+	return control.Sharing{Paused: s.paused, Until: s.until.Time().Round(time.Second), Metered: s.metered}
 }
 
 func (s *sharing) state() control.Sharing {
@@ -151,13 +154,13 @@ func (s *sharing) state() control.Sharing {
 }
 
 // set keeps the switch and obeys it.
-func (s *sharing) set(to control.Sharing) (control.Sharing, error) {
+func (s *sharing) set(paused bool, until moment.Deadline) (control.Sharing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now.Paused && !to.Paused {
+	if s.paused && !paused {
 		s.log.Info("sharing goes on")
 	}
-	s.now = to
+	s.paused, s.until = paused, until
 	s.apply()
 	said := s.said()
 	s.events.Publish(events.Event{Kind: events.KindSharing, Sharing: &said})
@@ -165,7 +168,7 @@ func (s *sharing) set(to control.Sharing) (control.Sharing, error) {
 	case s.changed <- struct{}{}:
 	default:
 	}
-	data, err := json.Marshal(to)
+	data, err := json.Marshal(keptSharing{paused, until.Keep()})
 	if err == nil {
 		err = s.bucket.Put([]byte(sharingKey), data, 0)
 	}
@@ -175,13 +178,20 @@ func (s *sharing) set(to control.Sharing) (control.Sharing, error) {
 	return said, nil
 }
 
+// end is when a pause ends.
+func (s *sharing) end() moment.Deadline {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.until
+}
+
 // Run ends a pause in time.
 func (s *sharing) Run(ctx context.Context) error {
 	for {
 		look := time.NewTimer(lookAtPause)
-		if now := s.state(); now.Until.IsZero() {
+		if until := s.end(); until.IsZero() {
 			look.Stop()
-		} else if left := time.Until(now.Until); left < lookAtPause {
+		} else if left := until.Left(); left < lookAtPause {
 			look.Reset(max(left, 0))
 		}
 		select {
@@ -191,13 +201,10 @@ func (s *sharing) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		look.Stop()
-		s.mu.Lock()
-		over := s.over(time.Now())
-		s.mu.Unlock()
-		if !over {
+		if !s.end().Over() {
 			continue
 		}
-		if _, err := s.set(control.Sharing{}); err != nil {
+		if _, err := s.set(false, moment.Deadline{}); err != nil {
 			s.log.Warn("the end of the pause is not kept", zap.Error(err))
 		}
 	}
@@ -208,11 +215,11 @@ func (n node) Pause(d time.Duration) (control.Sharing, error) {
 	if !n.serves() {
 		return control.Sharing{}, errSharesNothing(n.cfg.Profile)
 	}
-	to := control.Sharing{Paused: true}
+	var until moment.Deadline
 	if d > 0 {
-		to.Until = time.Now().Add(d).Round(time.Second)
+		until = moment.In(d)
 	}
-	return n.sharing.set(to)
+	return n.sharing.set(true, until)
 }
 
 // Resume implements control.Node.
@@ -220,5 +227,5 @@ func (n node) Resume() (control.Sharing, error) {
 	if !n.serves() {
 		return control.Sharing{}, errSharesNothing(n.cfg.Profile)
 	}
-	return n.sharing.set(control.Sharing{})
+	return n.sharing.set(false, moment.Deadline{})
 }

@@ -16,6 +16,8 @@ import (
 
 	ds "github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/nar-p2p/nar-p2p/internal/moment"
 )
 
 // maxBans bounds the list, which is held in memory and written as a whole.
@@ -26,18 +28,22 @@ var ErrFull = fmt.Errorf("more than %d peers are banned already", maxBans)
 
 // Ban is one peer that is banned.
 type Ban struct {
-	Peer peer.ID `json:"peer"`
-	// Until is when the ban ends; zero: never.
-	Until time.Time `json:"until,omitzero"`
+	Peer peer.ID
+	// Until is when the ban ends, by the clock as it is set now; zero: never.
+	Until time.Time
 }
 
-func (b Ban) over(now time.Time) bool { return !b.Until.IsZero() && now.After(b.Until) }
+// kept is a ban on the disk. Where it has no end, that is zero.
+type kept struct {
+	Peer peer.ID `json:"peer"`
+	moment.Kept
+}
 
 // List is who is banned. Its methods are safe for concurrent use.
 type List struct {
 	store ds.Datastore
 	mu    sync.RWMutex
-	bans  map[peer.ID]Ban
+	bans  map[peer.ID]moment.Deadline
 }
 
 // key is the only one of the store.
@@ -46,12 +52,12 @@ var key = ds.NewKey("banned")
 // Open returns the list that is kept in store, which is for it alone. With an
 // error that says why it could not be read the list is empty, and of use.
 func Open(ctx context.Context, store ds.Datastore) (*List, error) {
-	l := &List{store: store, bans: make(map[peer.ID]Ban)}
+	l := &List{store: store, bans: make(map[peer.ID]moment.Deadline)}
 	text, err := store.Get(ctx, key)
 	if errors.Is(err, ds.ErrNotFound) {
 		return l, nil
 	}
-	var bans []Ban
+	var bans []kept
 	if err == nil {
 		err = json.Unmarshal(text, &bans)
 	}
@@ -59,7 +65,7 @@ func Open(ctx context.Context, store ds.Datastore) (*List, error) {
 		return l, fmt.Errorf("banned peers: %w", err)
 	}
 	for _, b := range bans {
-		l.bans[b.Peer] = b
+		l.bans[b.Peer] = b.Recall()
 	}
 	return l, nil
 }
@@ -68,19 +74,18 @@ func Open(ctx context.Context, store ds.Datastore) (*List, error) {
 func (l *List) Banned(p peer.ID) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	b, ok := l.bans[p]
-	return ok && !b.over(time.Now())
+	end, ok := l.bans[p]
+	return ok && !end.Over()
 }
 
 // All returns the bans that are not over, in the order of the peers' IDs.
 func (l *List) All() []Ban {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	now := time.Now()
 	bans := []Ban{}
-	for _, b := range l.bans {
-		if !b.over(now) {
-			bans = append(bans, b)
+	for p, end := range l.bans {
+		if !end.Over() {
+			bans = append(bans, Ban{p, end.Time().Round(time.Second)})
 		}
 	}
 	slices.SortFunc(bans, func(a, b Ban) int { return cmp.Compare(a.Peer, b.Peer) })
@@ -89,11 +94,11 @@ func (l *List) All() []Ban {
 
 // Add bans a peer, or changes until when it is banned.
 func (l *List) Add(ctx context.Context, b Ban) error {
-	return l.change(ctx, func(bans map[peer.ID]Ban) error {
+	return l.change(ctx, func(bans map[peer.ID]moment.Deadline) error {
 		if _, again := bans[b.Peer]; !again && len(bans) >= maxBans {
 			return ErrFull
 		}
-		bans[b.Peer] = b
+		bans[b.Peer] = moment.Kept{Until: b.Until}.Recall()
 		return nil
 	})
 }
@@ -101,23 +106,26 @@ func (l *List) Add(ctx context.Context, b Ban) error {
 // Remove ends a ban, and reports whether there was one.
 func (l *List) Remove(ctx context.Context, p peer.ID) (was bool, err error) {
 	was = l.Banned(p)
-	return was, l.change(ctx, func(bans map[peer.ID]Ban) error {
+	return was, l.change(ctx, func(bans map[peer.ID]moment.Deadline) error {
 		delete(bans, p)
 		return nil
 	})
 }
 
 // change alters a copy of the list that counts once it is written.
-func (l *List) change(ctx context.Context, f func(map[peer.ID]Ban) error) error {
+func (l *List) change(ctx context.Context, f func(map[peer.ID]moment.Deadline) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	bans := maps.Clone(l.bans)
-	now := time.Now()
-	maps.DeleteFunc(bans, func(_ peer.ID, b Ban) bool { return b.over(now) })
+	maps.DeleteFunc(bans, func(_ peer.ID, end moment.Deadline) bool { return end.Over() })
 	if err := f(bans); err != nil {
 		return err
 	}
-	text, err := json.Marshal(slices.Collect(maps.Values(bans)))
+	list := make([]kept, 0, len(bans))
+	for p, end := range bans {
+		list = append(list, kept{p, end.Keep()})
+	}
+	text, err := json.Marshal(list)
 	if err == nil {
 		err = l.store.Put(ctx, key, text)
 	}
