@@ -180,7 +180,7 @@ func (m *Meter) keep() {
 }
 
 // Days returns the days of which anything is known, today included, the latest
-// last, and at most the latest n.
+// last, and at most the latest n. Days to come are of a clock that was wrong.
 func (m *Meter) Days(ctx context.Context, n int) ([]Day, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,7 +188,7 @@ func (m *Meter) Days(ctx context.Context, n int) ([]Day, error) {
 	var days []Day
 	err := m.bucket.Each(ctx, func(key, value []byte) error {
 		d := Day{Date: string(key)}
-		if _, err := time.Parse(dayFormat, d.Date); err != nil || d.Date == m.today.Date || json.Unmarshal(value, &d.Amounts) != nil {
+		if _, err := time.Parse(dayFormat, d.Date); err != nil || d.Date >= m.today.Date || json.Unmarshal(value, &d.Amounts) != nil {
 			return nil //nolint:nilerr // what cannot be read is not there
 		}
 		days = append(days, d)

@@ -29,10 +29,20 @@ func newSeries(step time.Duration, length int) series {
 
 func (s *series) at(number int64) *Amounts { return &s.ring[number%int64(len(s.ring))] }
 
-// advance makes the step of a time the latest. A clock that was set back adds to
-// the latest one.
+// setBack is how much a clock may be set back, in seconds, and amounts are added to the
+// latest step until it has come there again.
+const setBack = 60
+
+// advance makes the step of a time the latest. Where the clock was set back by more
+// than a little what came after is forgotten: else nothing would be seen for years.
 func (s *series) advance(now time.Time) {
 	number := now.Unix() / s.step
+	if (s.last-number)*s.step > setBack {
+		for n := max(number+1, s.last-int64(len(s.ring))+1); n <= s.last; n++ {
+			*s.at(n) = Amounts{}
+		}
+		s.last = number
+	}
 	for n := max(s.last+1, number-int64(len(s.ring))+1); n <= number; n++ {
 		*s.at(n) = Amounts{}
 	}
@@ -49,6 +59,9 @@ func (s *series) all(now time.Time) Series { return s.since(time.Unix(0, 0), now
 // since returns the steps that end after t.
 func (s *series) since(t, now time.Time) Series {
 	s.advance(now)
+	if t.After(now) {
+		t = now // which was set back
+	}
 	first := max(t.Unix()/s.step, s.last-int64(len(s.ring))+1)
 	got := Series{Start: first * s.step, Step: s.step, Amounts: make([]Amounts, 0, max(s.last-first+1, 0))}
 	for n := first; n <= s.last; n++ {
