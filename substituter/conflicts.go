@@ -159,7 +159,7 @@ func (c *conflicts) enter(old *explain.Conflict, s explain.Statement) bool {
 		return true
 	}
 	known := &old.Statements[i]
-	changed := time.Since(known.Last) > sawAgain
+	changed := time.Since(known.Last).Abs() > sawAgain
 	known.Last = s.Last
 	changed = unite(&known.Signatures, s.Signatures) || changed
 	return unite(&known.Sources, s.Sources) || changed

@@ -130,7 +130,7 @@ func (k *kept) stream(h nix.NARHash, emit func(piece []byte) error) (root chunk.
 func (k *kept) touch(h nix.NARHash) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r, ok := k.record(h); ok && k.now().Sub(r.used) > useGrain {
+	if r, ok := k.record(h); ok && k.now().Sub(r.used).Abs() > useGrain {
 		r.used = k.now()
 		_ = k.bucket.Put(keyOfRecord(h), r.encode(), 0) // a use less is no loss
 	}

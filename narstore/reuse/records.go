@@ -170,7 +170,7 @@ func (rs *records) dropHeld(part nix.HashPart) {
 func (rs *records) touch(part nix.HashPart) {
 	now := time.Now()
 	r, ok := rs.get(part)
-	if ok && now.Sub(time.Unix(r.used, 0)) > useGrain {
+	if ok && now.Sub(time.Unix(r.used, 0)).Abs() > useGrain {
 		r.used = now.Unix()
 		rs.put(part, r)
 	}

@@ -2,12 +2,15 @@ package routing
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
 )
 
 // How many records a table keeps for others. One takes some 350 bytes on the disk.
@@ -22,14 +25,23 @@ const (
 // records that have come in again were counted again, and others have expired.
 const recountAfter = 10 * time.Minute
 
+// A record of more than clockAhead from now was put in while the clock was wrong, and
+// would be kept until then. It is taken to be the clock of now that is right once the
+// node has run for clockSettled: some machines begin each time in 1970.
+const (
+	clockAhead   = time.Hour
+	clockSettled = time.Hour
+)
+
 // limited is a datastore that passes over new keys once it has so many. The DHT's
 // servers near to a key are twenty; whoever announces is not told of one that has no
 // room, nor would it do anything about it.
 type limited struct {
 	ds.Batching
 
-	limit int
-	now   func() time.Time
+	limit  int
+	now    func() time.Time
+	opened time.Time
 
 	mu sync.Mutex
 	// count is how many keys there are at most, and counted when that was found out.
@@ -38,7 +50,7 @@ type limited struct {
 }
 
 func newLimited(store ds.Batching, limit int) *limited {
-	return &limited{Batching: store, limit: limit, now: time.Now}
+	return &limited{Batching: store, limit: limit, now: time.Now, opened: time.Now()}
 }
 
 // Put stores a value where there is room for it, or for the one that it replaces.
@@ -47,6 +59,26 @@ func (l *limited) Put(ctx context.Context, key ds.Key, value []byte) error {
 		return err
 	}
 	return l.Batching.Put(ctx, key, value)
+}
+
+// Query returns what is kept. Records of a time to come are such as have expired,
+// which the DHT then deletes.
+func (l *limited) Query(ctx context.Context, q query.Query) (query.Results, error) {
+	results, err := l.Batching.Query(ctx, q)
+	if err != nil || q.KeysOnly || !strings.HasPrefix(q.Prefix, records.ProvidersKeyPrefix) || time.Since(l.opened) < clockSettled {
+		return results, err
+	}
+	latest := l.now().Add(clockAhead).UnixNano()
+	return query.ResultsFromIterator(q, query.Iterator{
+		Next: func() (query.Result, bool) {
+			r, ok := results.NextSync()
+			if at, n := binary.Varint(r.Value); n > 0 && at > latest {
+				r.Value = binary.AppendVarint(nil, 0)
+			}
+			return r, ok
+		},
+		Close: results.Close,
+	}), nil
 }
 
 // Delete makes room.

@@ -1,11 +1,15 @@
 package routing
 
 import (
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	dssync "github.com/ipfs/go-datastore/sync"
 )
 
@@ -85,6 +89,39 @@ func TestRecordsForOthersAreBounded(t *testing.T) {
 	now = now.Add(recountAfter)
 	put(301, 330)
 	kept(limit)
+}
+
+// Records that were put in while the clock was years ahead do not stay for so many
+// years; a clock that has not been set since the start says nothing of them.
+func TestRecordsOfATimeToComeAreOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		at := func(d time.Duration) []byte { return binary.AppendVarint(nil, now.Add(d).UnixNano()) }
+		l := newLimited(dssync.MutexWrap(ds.NewMapDatastore()), 10)
+		for name, value := range map[string][]byte{"old": at(-time.Hour), "soon": at(80 * time.Minute), "years": at(10 * 365 * 24 * time.Hour)} {
+			if err := l.Put(t.Context(), ds.NewKey("/providers/key/"+name), value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		over := func() (names []string) {
+			for e, err := range ds.QueryIter(t.Context(), l, query.Query{Prefix: "/providers/key"}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if at, _ := binary.Varint(e.Value); at == 0 {
+					names = append(names, e.Key)
+				}
+			}
+			return names
+		}
+		if got := over(); got != nil {
+			t.Errorf("just after the start %v are over", got)
+		}
+		time.Sleep(clockSettled)
+		if got := over(); !slices.Equal(got, []string{"/providers/key/years"}) {
+			t.Errorf("an hour later %v are over", got)
+		}
+	})
 }
 
 // Every table of a node has such a limit.
