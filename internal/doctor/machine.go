@@ -23,7 +23,7 @@ func (x *examination) machine(ctx context.Context) []Check {
 // minutes.
 const maxSkew = 2 * time.Minute
 
-// clock compares this machine's with that of the first upstream that answers.
+// clock compares the daemon's with that of the first upstream that answers.
 func (x *examination) clock(ctx context.Context) Check {
 	const name = "clock"
 	for _, u := range x.status.Upstreams {
@@ -34,7 +34,11 @@ func (x *examination) clock(ctx context.Context) Check {
 		if err != nil {
 			continue
 		}
-		skew := time.Since(theirs).Round(time.Second)
+		ours, err := x.date(ctx, cacheInfo(x.status.Substituter))
+		if err != nil {
+			ours = time.Now()
+		}
+		skew := ours.Sub(theirs).Round(time.Second)
 		if skew.Abs() > maxSkew {
 			return warning(name, "set it, e.g. with timedatectl set-ntp true", "differs by %v from that of %s", skew.Abs(), u.URL)
 		}
