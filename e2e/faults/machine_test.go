@@ -28,8 +28,10 @@ func machineFaults() []fault {
 		{area: ofMachine, name: "has little memory", meet: littleMemory},
 		{area: ofMachine, name: "kills the daemon (SIGKILL) in the middle of 20 substitutions, and starts it again", meet: killedAmongTwenty},
 		// What was kept is then of a time to come, or of one long past.
-		{area: ofMachine, name: "has its clock set back by ten years", meet: clockJumped(10)},
-		{area: ofMachine, name: "has its clock set forward by ten years", meet: clockJumped(-10)},
+		{area: ofMachine, name: "had its clock ten years ahead before a restart", meet: clockJumped(10)},
+		{area: ofMachine, name: "had its clock ten years behind before a restart", meet: clockJumped(-10)},
+		{area: ofMachine, name: "has its clock set back by ten years, and right again", meet: clockSet(-10 * year)},
+		{area: ofMachine, name: "has its clock set forward by ten years, and right again", meet: clockSet(10 * year)},
 	}
 }
 
