@@ -69,12 +69,19 @@ func littleMemory(t *testing.T, c *trial) string {
 	if lab.Race() {
 		limit *= 5 // What the race detector takes.
 	}
-	d, _ := c.consumer(lab.DaemonConfig{Under: c.MemoryLimit(limit)})
+	memory := c.MemoryLimit(limit)
+	d, _ := c.consumer(lab.DaemonConfig{Under: memory.Under})
 	pid := d.PID()
+	done, kept := make(chan struct{}), make(chan error, 1)
+	go func() { kept <- memory.Keeps(d, done) }()
 	c.together(20, func(i int) error {
 		n := c.nix(fmt.Sprintf("nix-%d", i), nil, d.URL())
 		return c.run(n)
 	})
+	close(done)
+	if err := <-kept; err != nil {
+		t.Errorf("memory: %v", err)
+	}
 	if err := d.Stop(); err != nil {
 		t.Errorf("the daemon, process %d, has ended: %v", pid, err)
 	}

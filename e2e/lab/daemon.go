@@ -448,9 +448,17 @@ type Memory struct {
 // Memory returns what the daemon's process has in memory at the most and now.
 func (d *Daemon) Memory() (peak float64, now Memory) {
 	d.lab.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	peak, now, err := memoryOf(d.cmd.Process.Pid)
 	if err != nil {
 		d.lab.t.Fatalf("lab: %v", err)
+	}
+	return peak, now
+}
+
+func memoryOf(pid int) (peak float64, now Memory, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, Memory{}, err
 	}
 	for line := range strings.Lines(string(status)) {
 		var name string
@@ -467,5 +475,5 @@ func (d *Daemon) Memory() (peak float64, now Memory) {
 			now.Anonymous = kib / 1024
 		}
 	}
-	return peak, now
+	return peak, now, nil
 }
