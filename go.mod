@@ -85,7 +85,7 @@ require (
 	github.com/gorilla/websocket v1.5.3 // indirect
 	github.com/guillaumemichel/reservedpool v0.3.0 // indirect
 	github.com/hashicorp/golang-lru v1.0.2 // indirect
-	github.com/huin/goupnp v1.3.0 // indirect
+	github.com/huin/goupnp v1.3.0
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/ipfs/go-libdht v0.5.0 // indirect
 	github.com/ipld/go-ipld-prime v0.24.0 // indirect
