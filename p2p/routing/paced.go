@@ -26,7 +26,8 @@ const maxPause = 5 * time.Second
 const dhtWork = time.Second
 
 // Paced returns a host for Join on which streams of others come no faster than they
-// may have work done: who wants more waits, on each stream.
+// may have work done, and with messages of up to maxMessage: who wants more waits, on
+// each stream, and who sends a longer one loses the stream.
 func Paced(h host.Host) host.Host { return paced{h, work.New(dhtWork)} }
 
 type paced struct {
@@ -38,7 +39,7 @@ type paced struct {
 // SetStreamHandler implements host.Host.
 func (p paced) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
 	p.Host.SetStreamHandler(id, func(st network.Stream) {
-		handle(pacedStream{st, p.limit, work.At(st.Conn().RemotePeer(), st.Conn().RemoteMultiaddr())})
+		handle(&pacedStream{Stream: st, limit: p.limit, who: work.At(st.Conn().RemotePeer(), st.Conn().RemoteMultiaddr())})
 	})
 }
 
@@ -47,11 +48,17 @@ type pacedStream struct {
 
 	limit *work.Limit
 	who   work.Who
+	// at is where in its messages the stream is.
+	at frames
 }
 
 // Read reads, and returns when what was read may be looked at.
-func (s pacedStream) Read(p []byte) (int, error) {
+func (s *pacedStream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
+	if tooLong := s.at.pass(p[:n]); tooLong != nil {
+		_ = s.Reset()
+		return 0, tooLong
+	}
 	if n > 1 {
 		cost := workOfMessage + time.Duration(n)*workOfByte
 		for waited := time.Duration(0); waited < maxPause; {
