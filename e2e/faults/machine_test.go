@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 	"github.com/nar-p2p/nar-p2p/narstore/state"
@@ -24,7 +26,8 @@ import (
 // machineFaults are those of the machine on which a node runs.
 func machineFaults() []fault {
 	return []fault{
-		{area: ofMachine, name: "has no file descriptors left", meet: descriptorsExhausted},
+		{area: ofMachine, name: "has few file descriptors, and clients without end", meet: clientsWithoutEnd},
+		{area: ofMachine, name: "has no file descriptors left, and then again", meet: descriptorsExhausted},
 		{area: ofMachine, name: "has little memory", meet: littleMemory},
 		{area: ofMachine, name: "kills the daemon (SIGKILL) in the middle of 20 substitutions, and starts it again", meet: killedAmongTwenty},
 		// What was kept is then of a time to come, or of one long past.
@@ -40,7 +43,7 @@ const fewDescriptors = 192
 
 // Some open connections and say nothing, and others keep those that they are done
 // with.
-func descriptorsExhausted(t *testing.T, c *trial) string {
+func clientsWithoutEnd(t *testing.T, c *trial) string {
 	t.Helper()
 	d, store := c.consumer(lab.DaemonConfig{Under: []string{"prlimit", fmt.Sprintf("--nofile=%d:%[1]d", fewDescriptors), "--"}})
 	addr := strings.TrimPrefix(d.URL(), "http://")
@@ -59,6 +62,36 @@ func descriptorsExhausted(t *testing.T, c *trial) string {
 	c.realise(store, c.ground.small.Root().StorePath)
 	c.wantDoctor(d, "open-files", "warning", "")
 	return givers(d) + "; doctor: open-files"
+}
+
+// fewLeft are too few to fetch from anywhere, and enough to be asked what is wrong.
+const fewLeft = 3
+
+// The limit of a running daemon is put down to what it has open.
+func descriptorsExhausted(t *testing.T, c *trial) string {
+	t.Helper()
+	d, _ := c.consumer(lab.DaemonConfig{})
+	var usual unix.Rlimit
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.PID()))
+	if err == nil {
+		err = unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &usual)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(files uint64) {
+		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: usual.Max}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(uint64(len(open) + fewLeft))
+	// Nix has another substituter, as it should.
+	c.realise(c.nix("beside", nil, d.URL(), c.upstream.URL), c.ground.small.Root().StorePath)
+	c.wantDoctor(d, "open-files", "warning", "are used")
+	limit(usual.Cur)
+	c.wantDoctor(d, "open-files", "ok", "")
+	c.realise(c.nix("after", nil, d.URL()), c.ground.single.Root().StorePath)
+	return "Nix's other substituter, and then " + givers(d) + "; doctor: open-files"
 }
 
 // littleMemory gives the daemon a fraction of what it may use by default, and has

@@ -5,11 +5,12 @@
 //
 // A connection is at rest while it has no request to answer: before the first, in
 // between, and while the header of the next one is on its way. When there are too
-// many it is one of those that makes room.
+// many, or no descriptors are left, it is one of those that makes room.
 package conns
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -49,7 +50,7 @@ func Bound(server *http.Server, l net.Listener, limit int) net.Listener {
 		}
 		return context.WithValue(ctx, connKey{}, c)
 	}
-	return &listener{Listener: l, limit: limit, conns: make(map[*conn]struct{}), from: make(map[string]int)}
+	return &listener{Listener: l, limit: limit, reserve: reserved(), conns: make(map[*conn]struct{}), from: make(map[string]int)}
 }
 
 // connKey is where a request's context has its *conn.
@@ -71,6 +72,8 @@ type listener struct {
 	net.Listener
 
 	limit int
+	// reserve is Accept's; see squeeze.
+	reserve io.Closer
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -82,8 +85,17 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
+		if exhausted(err) {
+			accepted, err = l.squeeze(err)
+		}
 		if err != nil {
 			return nil, err
+		}
+		if l.reserve == nil {
+			l.reserve = reserved()
+		}
+		if accepted == nil {
+			continue // it was turned away
 		}
 		if c := l.admit(accepted); c != nil {
 			return c, nil
