@@ -2,7 +2,6 @@ package faults
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,7 +26,7 @@ func clockSet(wrong time.Duration) func(t *testing.T, c *trial) string {
 		provider, d := c.withTimes()
 		clock := d.Clock()
 		clock.Set(wrong)
-		if off := c.date(d).Sub(time.Now()); (off - wrong).Abs() > time.Hour {
+		if off := time.Until(c.date(d)); (off - wrong).Abs() > time.Hour {
 			t.Fatalf("its clock is wrong by %v, want %v", off, wrong)
 		}
 		c.wantEnds(d)
@@ -64,13 +63,9 @@ func (c *trial) withTimes() (provider, d *lab.Daemon) {
 	provider = c.Daemon("provider", lab.DaemonConfig{Cache: c.ground.cache, Keys: c.ground.keys, Port: port})
 	provider.WaitShared(1 + smallPaths)
 	w := c.Wire(net.JoinHostPort("127.0.0.1", text))
-	_, text, err = net.SplitHostPort(w.Addr)
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	overburdened := c.Upstream(c.ground.cache)
 	d, store := c.consumer(lab.DaemonConfig{
-		Known:     []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%s/p2p/%s", text, provider.PeerID())},
+		Known:     []string{knownAt(c.t, w, provider)},
 		Upstreams: []string{overburdened.URL, c.upstream.URL},
 	})
 	speaks := func() bool { return d.Speaks(provider) }

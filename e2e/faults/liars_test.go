@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
 	"github.com/nar-p2p/nar-p2p/narstore"
@@ -38,6 +39,8 @@ type peerOfOne struct {
 type stage string
 
 const (
+	toTell     stage = "when it is asked what it holds"
+	toVouch    stage = "when it is asked for a record"
 	toOpen     stage = "before it opens the NAR"
 	toManifest stage = "in the manifest"
 	toBegin    stage = "before the first byte"
@@ -50,11 +53,13 @@ var _ interface {
 } = (*peerOfOne)(nil)
 
 func (p *peerOfOne) Held(h nix.NARHash) (root chunk.Root, rootKnown, held bool) {
+	p.at(toTell)
 	held = h == p.record.NARHash
 	return p.root, held, held
 }
 
 func (p *peerOfOne) Narinfo(_ context.Context, part nix.HashPart) (*narinfo.Info, error) {
+	p.at(toVouch)
 	if part != p.record.StorePath.HashPart() {
 		return nil, narstore.ErrNotFound
 	}
@@ -211,7 +216,7 @@ func flipped(archive []byte) []byte {
 
 // stalls are those of peers that fall silent.
 func stalls() (all []fault) {
-	for _, where := range []stage{toOpen, toManifest, toBegin, toGoOn} {
+	for _, where := range []stage{toTell, toOpen, toManifest, toBegin, toGoOn} {
 		all = append(all, fault{area: ofPeers, name: "stalls " + string(where), meet: func(t *testing.T, c *trial) string {
 			t.Helper()
 			d, store := c.peerOfOne(func(_ *testing.T, p *peerOfOne) {
@@ -228,5 +233,49 @@ func stalls() (all []fault) {
 			return givers(d)
 		}})
 	}
-	return all
+	return append(all,
+		fault{area: ofPeers, name: "stalls in the handshake", meet: stallsInHandshake},
+		fault{area: ofPeers, name: "stalls " + string(toVouch), meet: stallsInRecord},
+	)
+}
+
+func stallsInHandshake(t *testing.T, c *trial) string {
+	t.Helper()
+	w := c.Wire(tcpOf(t, c.ground.provider))
+	w.After(0, lab.Stall, nil)
+	d, store := c.consumer(lab.DaemonConfig{Known: []string{knownAt(t, w, c.ground.provider)}})
+	select {
+	case <-w.Tripped():
+	case <-time.After(lab.Patience):
+		t.Fatal("the peer was not dialled")
+	}
+	c.realise(store, c.ground.single.Root().StorePath)
+	needs(t, d, "upstream")
+	return givers(d)
+}
+
+// stallsInRecord has a peer asked for a record, because the upstream gives none.
+func stallsInRecord(t *testing.T, c *trial) string {
+	t.Helper()
+	asked := make(chan struct{})
+	d, store := c.peerOfOne(func(_ *testing.T, p *peerOfOne) {
+		once := sync.OnceFunc(func() { close(asked) })
+		p.at = func(s stage) {
+			if s == toVouch {
+				once()
+				<-p.stop
+			}
+		}
+	})
+	c.upstream.Release()
+	c.upstream.Fail(lab.ServerError, lab.Narinfo)
+	healthy := c.Upstream(c.ground.cache)
+	store.Use(d.URL(), healthy.URL)
+	c.realise(store, c.ground.single.Root().StorePath)
+	select {
+	case <-asked:
+	default:
+		t.Error("the peer was not asked: the trial shows nothing")
+	}
+	return "Nix's other substituter"
 }

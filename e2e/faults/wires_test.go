@@ -13,16 +13,21 @@ import (
 // keeps its NARs until the wire turns.
 func (c *trial) wired(provider *lab.Daemon) (*lab.Wire, *lab.Daemon, *lab.Nix) {
 	c.t.Helper()
-	tcp := tcpOf(c.t, provider)
-	w := c.Wire(tcp)
-	host, port, err := net.SplitHostPort(w.Addr)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	w := c.Wire(tcpOf(c.t, provider))
 	c.upstream.Hold(lab.NAR)
-	d, store := c.consumer(lab.DaemonConfig{Known: []string{fmt.Sprintf("/ip4/%s/tcp/%s/p2p/%s", host, port, provider.PeerID())}})
+	d, store := c.consumer(lab.DaemonConfig{Known: []string{knownAt(c.t, w, provider)}})
 	c.WaitFor("the consumer to speak with the provider", func() bool { return d.Speaks(provider) })
 	return w, d, store
+}
+
+// knownAt is a daemon's address at the other end of a wire.
+func knownAt(t *testing.T, w *lab.Wire, d *lab.Daemon) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(w.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("/ip4/%s/tcp/%s/p2p/%s", host, port, d.PeerID())
 }
 
 // tcpOf is where a daemon listens by TCP.
