@@ -104,7 +104,7 @@ func (tb *table) writeSection(b *bytes.Buffer, s section) {
 		fmt.Fprintf(b, " Nix %s |", v.Name)
 	}
 	fmt.Fprintf(b, " NARs from |\n| --- | --- |%s\n", strings.Repeat(" --- |", len(tb.versions)+1))
-	for _, row := range experiments(tb.versions[0]) {
+	for _, row := range experiments(tb.versions, 0) {
 		if row.help != s.help {
 			continue
 		}

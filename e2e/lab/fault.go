@@ -13,7 +13,7 @@ import (
 // upstream does.
 type Fault string
 
-// The faults. Those of the last group concern the whole server.
+// The faults. Refused and BlackHole concern the whole server.
 const (
 	Healthy Fault = ""
 
@@ -37,6 +37,11 @@ const (
 
 	Refused   Fault = "refuses connections"
 	BlackHole Fault = "swallows connections"
+
+	Empty   Fault = "answers 200 and nothing"
+	Trickly Fault = "sends one byte a second"
+	Endless Fault = "never stops sending"
+	NoHTTP  Fault = "speaks another protocol"
 )
 
 // slowness is what Slow is slow by.
@@ -50,6 +55,7 @@ func Faults() []Fault {
 	return []Fault{
 		HangBeforeHeaders, HangInBody, Slow, ServerError, Unavailable, TooManyRequests, RedirectLoop, ResetBeforeHeaders,
 		ResetInBody, LengthTooLarge, LengthTooSmall, Truncated, Binary, CaptivePortal, Refused, BlackHole,
+		Empty, Trickly, Endless, NoHTTP,
 	}
 }
 
@@ -57,7 +63,9 @@ func Faults() []Fault {
 func (f Fault) Reachable() bool { return f != Refused && f != BlackHole }
 
 // Hangs tells whether this fault lets a client wait until its patience ends.
-func (f Fault) Hangs() bool { return f == HangBeforeHeaders || f == HangInBody || f == BlackHole }
+func (f Fault) Hangs() bool {
+	return f == HangBeforeHeaders || f == HangInBody || f == BlackHole || f == Trickly
+}
 
 // serve answers a request as healthy would, but for the fault.
 func (f Fault) serve(w http.ResponseWriter, r *http.Request, healthy http.Handler) {
@@ -86,6 +94,14 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, healthy http.Handle
 		_, _ = io.WriteString(w, "<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Please log in.</body></html>\n")
 	case ResetBeforeHeaders:
 		reset(hijack(w))
+	case Empty:
+		w.WriteHeader(http.StatusOK)
+	case NoHTTP:
+		conn := hijack(w)
+		_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2p1\r\n")
+		_ = conn.Close()
+	case Trickly, Endless:
+		f.drag(w, r, healthy)
 	default:
 		f.spoil(w, r, healthy)
 	}
@@ -128,6 +144,37 @@ func (f Fault) spoil(w http.ResponseWriter, r *http.Request, healthy http.Handle
 		_ = conn.Close()
 	default:
 		_, _ = w.Write(second)
+	}
+}
+
+// junk is sent after a beginning that was right, again and again: not so fast that a
+// client which takes it all fills the machine.
+var junk = make([]byte, 64<<10)
+
+const junkPause = 10 * time.Millisecond
+
+// drag answers as healthy would to begin with, and goes on and on.
+func (f Fault) drag(w http.ResponseWriter, r *http.Request, healthy http.Handler) {
+	good := &answer{header: http.Header{}, status: http.StatusOK}
+	healthy.ServeHTTP(good, r)
+	body := good.body.Bytes()
+	send := func(piece []byte, pause time.Duration) {
+		_, err := w.Write(piece)
+		_ = http.NewResponseController(w).Flush()
+		if err != nil || !wait(r, pause) {
+			panic(http.ErrAbortHandler)
+		}
+	}
+	if f == Trickly {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		for i := range body {
+			send(body[i:i+1], time.Second)
+		}
+		return
+	}
+	send(body[:len(body)/2], 0)
+	for {
+		send(junk, junkPause)
 	}
 }
 

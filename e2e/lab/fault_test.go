@@ -101,6 +101,12 @@ func TestFaults(t *testing.T) {
 		}},
 		{Refused, Patience, func(got fetched) bool { return errors.Is(got.err, syscall.ECONNREFUSED) }},
 		{BlackHole, hang, timesOut},
+		{Empty, Patience, sent(nil)},
+		{Trickly, hang, func(got fetched) bool { return errors.Is(got.bodyErr, context.DeadlineExceeded) && len(got.body) == 1 }},
+		{Endless, hang, func(got fetched) bool {
+			return errors.Is(got.bodyErr, context.DeadlineExceeded) && len(got.body) > len(half) && bytes.HasPrefix(got.body, half)
+		}},
+		{NoHTTP, Patience, func(got fetched) bool { return got.err != nil && strings.Contains(got.err.Error(), "malformed HTTP") }},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			t.Parallel()
@@ -120,7 +126,7 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
-	if listed := len(Faults()); listed != 16 {
+	if listed := len(Faults()); listed != 20 {
 		t.Errorf("%d faults are listed", listed)
 	}
 }
