@@ -24,7 +24,7 @@ const (
 	// long it may take to notice that it was restarted, or has another address.
 	// portLifetime is how long it is asked to keep a mapping. It is short, because a
 	// node that gets another address in the home finds its port taken by itself.
-	renewInterval = 30 * time.Second
+	renewInterval = 20 * time.Second
 	portLifetime  = 5 * time.Minute
 	// A router that maps no ports is asked again after minPause, as it may just have
 	// been switched on, then after twice that, and so on up to maxPause.
