@@ -74,6 +74,7 @@ func (l *live) judge(ctx context.Context) error {
 		new(event.EvtAutoRelayAddrsUpdated),
 		new(event.EvtNATDeviceTypeChanged),
 		new(event.EvtPeerIdentificationCompleted),
+		new(event.EvtLocalAddressesUpdated),
 	}, eventbus.Name("nar-p2p-outlook"), eventbus.BufSize(64))
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)
@@ -96,6 +97,12 @@ func (l *live) judge(ctx context.Context) error {
 			say(network.ReachabilityPrivate)
 		}
 	}
+	var asked chan bool // nil while nobody is asked
+	defer func() {
+		if asked != nil {
+			<-asked
+		}
+	}()
 	for {
 		online := l.online.wait()
 		assume()
@@ -103,13 +110,23 @@ func (l *live) judge(ctx context.Context) error {
 			select {
 			case e := <-sub.Out():
 				l.outlook.hear(e)
-				switch e.(type) {
+				switch e := e.(type) {
 				case event.EvtHostReachableAddrsChanged:
 					if l.outlook.confirmed() && l.traverses() {
 						say(network.ReachabilityPublic)
 					}
 				case event.EvtPeerIdentificationCompleted:
 					assume()
+				case event.EvtLocalAddressesUpdated:
+					if asked == nil && gainedPublicAddr(e) && l.traverses() && l.outlook.now() != network.ReachabilityPublic {
+						asked = make(chan bool, 1)
+						go func(answer chan<- bool) { answer <- l.dialledBack(ctx) }(asked)
+					}
+				}
+			case reached := <-asked:
+				asked = nil
+				if reached {
+					say(network.ReachabilityPublic)
 				}
 			case <-online:
 				l.outlook.change(func() { l.outlook.since = time.Now() })
