@@ -22,6 +22,8 @@ const maxRelayCandidates = 32
 const (
 	relayInterval = 5 * time.Second
 	relayBackoff  = 20 * time.Second
+	// relayLook is how often it is looked whether there are candidates now.
+	relayLook = 200 * time.Millisecond
 	// Among strangers enoughCandidates are a choice, and after relayPatience those
 	// that there are will do.
 	enoughCandidates = 3
@@ -155,18 +157,39 @@ func strangeRelays() []autorelay.Option {
 	}
 }
 
-// relayCandidates adapts a function that knows peers to AutoRelay.
+// relayCandidates adapts a function that knows peers to AutoRelay, which would come
+// back only after relayInterval for more: so long it is waited until it knows some.
 func relayCandidates(source func(num int) []peer.AddrInfo) autorelay.PeerSource {
-	return func(_ context.Context, num int) <-chan peer.AddrInfo {
+	return func(ctx context.Context, num int) <-chan peer.AddrInfo {
 		num = min(num, maxRelayCandidates)
 		found := make(chan peer.AddrInfo, num)
-		defer close(found)
-		for i, info := range source(num) {
-			if i == num {
-				break
+		go func() {
+			defer close(found)
+			for _, info := range awaitPeers(ctx, source, num) {
+				found <- info
 			}
-			found <- info
-		}
+		}()
 		return found
+	}
+}
+
+// awaitPeers returns up to num peers once the source knows enough of them, or those
+// that it knows after relayInterval.
+func awaitPeers(ctx context.Context, source func(num int) []peer.AddrInfo, num int) []peer.AddrInfo {
+	ctx, cancel := context.WithTimeout(ctx, relayInterval)
+	defer cancel()
+	tick := time.NewTicker(relayLook)
+	defer tick.Stop()
+	for {
+		infos := source(num)
+		infos = infos[:min(len(infos), num)]
+		if len(infos) > enoughCandidates {
+			return infos
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return infos
+		}
 	}
 }
