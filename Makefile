@@ -21,7 +21,7 @@ PROTOC_GEN_GO_VERSION := v1.36.12
 GOVULNCHECK_VERSION   := v1.9.0
 
 # What the tests need from the system, as Debian names it.
-DEBIAN_PACKAGES := bubblewrap chromium dbus g++ gcc iproute2 nftables nix-bin nodejs systemd
+DEBIAN_PACKAGES := bubblewrap chromium dbus g++ gcc iproute2 miniupnpd-nftables nftables nix-bin nodejs systemd
 # Other packages of Node.js bring npm along, and conflict with Debian's.
 DEBIAN_PACKAGES += $(if $(shell command -v npm),,npm)
 
@@ -31,7 +31,7 @@ BENCH_PACKAGES := aria2 curl iperf3 nginx-light python3-libtorrent wrk xz-utils
 FUZZTIME ?= 1m
 
 # The tests of docs/nat.md's table.
-NAT_CASES := NAT|Punch|RelayDies|NetworkOfTheHolder|PortsOfTheRouter|FiftyBehind
+NAT_CASES := NAT|Punch|RelayDies|RelaysOfThePublic|NetworkOfTheHolder|PortsOfTheRouter|FiftyBehind
 
 .PHONY: all
 all: build

@@ -3,5 +3,5 @@
 
 pkgs.mkShell {
   packages = with pkgs; [ git gnumake go gopls ]
-    ++ lib.optionals stdenv.hostPlatform.isLinux [ bubblewrap chromium gcc iproute2 nftables nodejs prometheus systemd ];
+    ++ lib.optionals stdenv.hostPlatform.isLinux [ bubblewrap chromium gcc iproute2 miniupnpd-nftables nftables nodejs prometheus systemd ];
 }

@@ -17,6 +17,8 @@ type NAT struct {
 	Router *Host
 	// kind is how it translates.
 	kind NATConfig
+	// upnp is nil where the router has none.
+	upnp *upnp
 }
 
 // NATConfig says what kind of NAT a router is. The zero value gives a flow from one
@@ -30,6 +32,8 @@ type NATConfig struct {
 	BlockUDP bool
 	// MapsPorts lets hosts ask for a port by NAT-PMP (RFC 6886).
 	MapsPorts bool
+	// UPnP lets them ask by UPnP alone.
+	UPnP bool
 	// IPv6 gives the home public addresses of IPv6 too, which are not translated;
 	// what was not asked for is kept out all the same. The outer network must be
 	// one of public addresses.
@@ -97,6 +101,9 @@ func (s *Segment) NAT(name string, kind NATConfig) *NAT {
 	if kind.MapsPorts {
 		n.mapPorts()
 	}
+	if kind.UPnP {
+		n.runUPnP()
+	}
 	return n
 }
 
@@ -145,6 +152,22 @@ func (n *NAT) Restart() {
 func (n *NAT) Readdress() {
 	n.lab.t.Helper()
 	n.Router.Readdress()
+}
+
+// Firewall has the host let in what answers it and what comes for a port, and drop all
+// else, as many distributions have it.
+func (h *Host) Firewall(port int) {
+	h.lab.t.Helper()
+	h.nft(fmt.Sprintf(`table inet firewall {
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    iifname "lo" accept
+    meta l4proto { tcp, udp } th dport %d accept
+    meta l4proto ipv6-icmp accept
+  }
+}
+`, port))
 }
 
 // nft loads rules into the kernel of the host.
