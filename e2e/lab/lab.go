@@ -78,8 +78,15 @@ func New(t T) *Lab {
 	return &Lab{t: t, dir: dir, home: home, bin: home.dir}
 }
 
-// Main runs a package's tests and then Clean.
+// Main runs a package's tests and then Clean; or one of its Strangers.
 func Main(m *testing.M) int {
+	if setup, ok := os.LookupEnv(strangerEnv); ok {
+		if err := runStranger(setup); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	defer Clean()
 	return m.Run()
 }
