@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -72,10 +71,8 @@ func (n *Net) Host(addr string, line Line) *Host {
 func (n *Net) add(ip netip.Addr, fd int, line Line) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	direction := func(i uint64) pipe {
-		return pipe{shaper: shaper{line: line, random: rand.New(rand.NewPCG(uint64(len(n.ports)), i))}}
-	}
-	n.ports[ip] = &netPort{fd: fd, up: direction(0), down: direction(1)}
+	up, down := line.directions(uint64(len(n.ports)))
+	n.ports[ip] = &netPort{fd: fd, up: pipe{shaper: up}, down: pipe{shaper: down}}
 	n.wakeUp()
 }
 

@@ -19,7 +19,7 @@ import (
 // shaped returns when each of n packets of size bytes arrives that come every
 // interval, and how many are lost.
 func shaped(line Line, n, size int, interval time.Duration) (due []time.Duration, lost int) {
-	s := shaper{line: line, random: rand.New(rand.NewPCG(1, 2))}
+	s, _ := line.directions(1)
 	for i := range n {
 		if at, ok := s.admit(time.Duration(i)*interval, size); ok {
 			due = append(due, at)
@@ -62,6 +62,18 @@ func TestShaper(t *testing.T) {
 	}
 }
 
+// What one direction sends the other one waits for, where they share the line.
+func TestSharedLine(t *testing.T) {
+	for shared, want := range map[bool]time.Duration{false: time.Second, true: 2 * time.Second} {
+		line := Line{Rate: 8000, Shared: shared, Queue: time.Minute}
+		up, down := line.directions(1)
+		up.admit(0, 1000)
+		if due, ok := down.admit(0, 1000); due != want || !ok {
+			t.Errorf("shared %t: the second packet arrives after %v, %t, want %v", shared, due, ok, want)
+		}
+	}
+}
+
 func TestShaperLoses(t *testing.T) {
 	const n, share = 100_000, 0.01
 	due, lost := shaped(Line{Loss: share, Rate: 1_000_000_000}, n, 1500, time.Millisecond)
@@ -80,7 +92,7 @@ func TestPipeReorders(t *testing.T) {
 	const n, share = 10_000, 0.1
 	var got []byte
 	p := pipe{
-		shaper: shaper{line: Line{Delay: time.Second, Reorder: share}, random: rand.New(rand.NewPCG(1, 2))},
+		shaper: shaper{line: Line{Delay: time.Second, Reorder: share}, free: new(time.Duration), random: rand.New(rand.NewPCG(1, 2))},
 		next:   func(p packet) { got = append(got, p.bytes...) },
 	}
 	for i := range n {
@@ -111,7 +123,7 @@ func TestPipeReorders(t *testing.T) {
 
 func TestPipeKeepsOrder(t *testing.T) {
 	var got []byte
-	p := pipe{shaper: shaper{line: Line{Delay: time.Second}}, next: func(p packet) { got = append(got, p.bytes...) }}
+	p := pipe{shaper: shaper{line: Line{Delay: time.Second}, free: new(time.Duration)}, next: func(p packet) { got = append(got, p.bytes...) }}
 	var want []byte
 	for i := range 100 {
 		b := byte(i)

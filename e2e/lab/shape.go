@@ -8,6 +8,8 @@ import (
 
 // Line is how a host of a Net is connected with it, the same in both directions.
 type Line struct {
+	// Shared says that both directions together have Rate, as over Wi-Fi.
+	Shared bool
 	// Rate in bits per second, Ethernet's headers included; 0 means as fast as
 	// the machine is.
 	Rate int64
@@ -48,26 +50,37 @@ func (l *Line) segments() bool {
 	return l.Loss > 0 || l.Reorder > 0 || l.Rate > 0 && l.Rate < fast
 }
 
+// directions returns both of a line. What happens by chance follows from the seed.
+func (l *Line) directions(seed uint64) (up, down shaper) {
+	up = shaper{line: *l, free: new(time.Duration), random: rand.New(rand.NewPCG(seed, 0))}
+	down = shaper{line: *l, free: new(time.Duration), random: rand.New(rand.NewPCG(seed, 1))}
+	if l.Shared {
+		down.free = up.free
+	}
+	return up, down
+}
+
 // shaper is one direction of a line. Times are since any moment, the same one
 // for all.
 type shaper struct {
 	line   Line
 	random *rand.Rand
-	// free is when all that was admitted has been sent.
-	free time.Duration
+	// free is when all that was admitted has been sent, by both directions where they
+	// share the line.
+	free *time.Duration
 }
 
 // admit returns when a packet of size bytes that comes at now arrives at the
 // other end of the line, or false where it does not.
 func (s *shaper) admit(now time.Duration, size int) (due time.Duration, ok bool) {
-	begin := max(now, s.free)
+	begin := max(now, *s.free)
 	if begin-now > s.line.queue() {
 		return 0, false
 	}
 	if s.line.Rate > 0 {
 		begin += time.Duration(float64(size) * 8 / float64(s.line.Rate) * float64(time.Second))
 	}
-	s.free = begin
+	*s.free = begin
 	// What is lost has used the line.
 	if s.line.Loss > 0 && s.random.Float64() < s.line.Loss {
 		return 0, false
