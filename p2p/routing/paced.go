@@ -1,11 +1,14 @@
 package routing
 
 import (
+	"context"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/nar-p2p/nar-p2p/p2p/work"
 )
@@ -28,18 +31,34 @@ const dhtWork = time.Second
 // Paced returns a host for Join on which streams of others come no faster than they
 // may have work done, and with messages of up to maxMessage: who wants more waits, on
 // each stream, and who sends a longer one loses the stream.
-func Paced(h host.Host) host.Host { return paced{h, work.New(dhtWork)} }
+// What the DHT itself is answered may be longer, within answersMemory.
+func Paced(h host.Host) host.Host {
+	return paced{h, work.New(dhtWork), semaphore.NewWeighted(answersMemory)}
+}
 
 type paced struct {
 	host.Host
 
-	limit *work.Limit
+	limit   *work.Limit
+	answers *semaphore.Weighted
+}
+
+// NewStream implements host.Host.
+func (p paced) NewStream(ctx context.Context, to peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	st, err := p.Host.NewStream(ctx, to, ids...)
+	if err != nil {
+		return nil, err
+	}
+	return &answerStream{Stream: st, at: frames{most: maxAnswer}, memory: p.answers}, nil
 }
 
 // SetStreamHandler implements host.Host.
 func (p paced) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
 	p.Host.SetStreamHandler(id, func(st network.Stream) {
-		handle(&pacedStream{Stream: st, limit: p.limit, who: work.At(st.Conn().RemotePeer(), st.Conn().RemoteMultiaddr())})
+		handle(&pacedStream{
+			Stream: st, limit: p.limit, at: frames{most: maxMessage},
+			who: work.At(st.Conn().RemotePeer(), st.Conn().RemoteMultiaddr()),
+		})
 	})
 }
 
@@ -55,7 +74,7 @@ type pacedStream struct {
 // Read reads, and returns when what was read may be looked at.
 func (s *pacedStream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
-	if tooLong := s.at.pass(p[:n]); tooLong != nil {
+	if _, tooLong := s.at.pass(p[:n]); tooLong != nil {
 		_ = s.Reset()
 		return 0, tooLong
 	}
