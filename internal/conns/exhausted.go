@@ -44,7 +44,7 @@ func (l *listener) squeeze(why error) (net.Conn, error) {
 	}
 	if l.reserve == nil && !l.drop() {
 		_ = waiting.Close() // nothing was sent on it
-		return nil, nil     //nolint:nilnil // said above
+		return nil, nil
 	}
 	return waiting, nil
 }

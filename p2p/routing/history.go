@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
@@ -27,8 +28,11 @@ const historyPrefix = "/history"
 // servers allowed. The rest, where there was no key, counts as not announced, and
 // so the key would be announced again. widenHistory adds the largest regions in
 // which all keys have been announced, as of the time of the oldest.
+//
+// It drops what was noted while the clock was ahead: for the provider, which compares no
+// time that it finds there, those regions would have been announced until then.
 func (s *sweeper) widenHistory(ctx context.Context, keys []mh.Multihash) error {
-	h := history{places: make([]place, len(keys)), at: make([]int64, len(keys))}
+	h := history{places: make([]place, len(keys)), at: make([]int64, len(keys)), latest: time.Now().Add(cycle).Unix()}
 	for i, key := range keys {
 		h.places[i] = placeOf(string(key))
 	}
@@ -41,6 +45,11 @@ func (s *sweeper) widenHistory(ctx context.Context, keys []mh.Multihash) error {
 	}
 	h.widen(0, len(keys), "")
 	batch, err := s.store.Batch(ctx)
+	for _, entry := range h.ahead {
+		if err == nil {
+			err = batch.Delete(ctx, ds.RawKey(entry))
+		}
+	}
 	for _, entry := range h.wide {
 		if err == nil {
 			err = batch.Put(ctx, ds.NewKey(entry), nil)
@@ -61,6 +70,10 @@ type history struct {
 	// in seconds since 1970; 0 if it is not known to have been.
 	places []place
 	at     []int64
+	// latest is the last time that can be right, and ahead holds the entries of later
+	// ones.
+	latest int64
+	ahead  []string
 	// wide holds the entries for the largest regions.
 	wide []string
 }
@@ -71,6 +84,10 @@ func (h *history) note(entry string) {
 	when, region, _ := strings.Cut(strings.TrimPrefix(entry, historyPrefix+"/"), "/")
 	at, err := strconv.ParseInt(when, 16, 64)
 	if err != nil || len(region) > len(place{})*8 || strings.Trim(region, "01") != "" {
+		return
+	}
+	if at > h.latest {
+		h.ahead = append(h.ahead, entry)
 		return
 	}
 	lo, hi := h.find(region)

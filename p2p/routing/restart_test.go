@@ -1,10 +1,16 @@
 package routing_test
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	ma "github.com/multiformats/go-multiaddr"
 	mh "github.com/multiformats/go-multihash"
 
@@ -83,6 +89,59 @@ func TestRestartWithFewPathsSendsNothingAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was announced while the clock was ten years ahead is announced again in its turn
+// all the same, and not only in ten years.
+func TestRestartAfterTheClockWasAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 200)
+		node := s.node()
+		held := paths(6)
+		run := func() (sent int) {
+			before := node.records()
+			a := node.start(t)
+			a.tell(held...)
+			a.finish(t, 12)
+			time.Sleep(time.Minute)
+			a.stop()
+			return node.records() - before
+		}
+		first := run()
+		if n := node.ahead(t, 10); n == 0 {
+			t.Fatal("nothing was noted")
+		}
+		time.Sleep(cycle + time.Hour)
+		if got := run(); got < 12*20 {
+			t.Errorf("of 12 keys %d records were sent, and %d a cycle later", first, got)
+		}
+	})
+}
+
+// ahead dates what a node has noted to have announced some years later, and returns how
+// many notes there are.
+func (n *simulated) ahead(t *testing.T, years int) (count int) {
+	t.Helper()
+	noted := regexp.MustCompile(`^(.*/history/)([0-9a-f]{8})(.*)$`)
+	for e, err := range ds.QueryIter(t.Context(), n.store, query.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := noted.FindStringSubmatch(e.Key)
+		if parts == nil {
+			continue
+		}
+		at, err := strconv.ParseInt(parts[2], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		later := fmt.Sprintf("%s%08x%s", parts[1], time.Unix(at, 0).AddDate(years, 0, 0).Unix(), parts[3])
+		if err := errors.Join(n.store.Delete(t.Context(), ds.RawKey(e.Key)), n.store.Put(t.Context(), ds.RawKey(later), e.Value)); err != nil {
+			t.Fatal(err)
+		}
+		count++
+	}
+	return count
 }
 
 // A path that was collected is announced no more: not in this cycle, and not
