@@ -23,6 +23,10 @@ const (
 	// store. So what was collected as garbage and is built again has them back,
 	// and a store that was not mounted for a while costs nothing.
 	keepAbsent = 30 * 24 * time.Hour
+	// sureAfter is how long it must have seemed to be that long: who has signed may
+	// not have the key at hand any more, and a clock may be years ahead until it is
+	// set.
+	sureAfter = 12 * time.Hour
 )
 
 // Run drops the signatures of paths that have long left the store, until ctx
@@ -65,10 +69,17 @@ func (s *Store) age(part nix.HashPart, info *narstore.PathInfo) error {
 		if e.Absent.IsZero() {
 			return nil
 		}
-		e.Absent = time.Time{}
-	case e.Absent.IsZero():
-		e.Absent = time.Now()
+		e.Absent, e.Overdue = time.Time{}, time.Time{}
+	case e.Absent.IsZero(), e.Absent.After(time.Now()):
+		e.Absent, e.Overdue = time.Now(), time.Time{}
 	case time.Since(e.Absent) < keepAbsent:
+		if e.Overdue.IsZero() {
+			return nil
+		}
+		e.Overdue = time.Time{}
+	case e.Overdue.IsZero():
+		e.Overdue = time.Now()
+	case time.Since(e.Overdue).Abs() < sureAfter:
 		return nil
 	default:
 		return s.bucket.Delete(part[:])

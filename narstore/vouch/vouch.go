@@ -74,8 +74,10 @@ type entry struct {
 	Fingerprint []byte `json:"fingerprint"`
 	// Signatures are in the order in which they came.
 	Signatures []string `json:"signatures"`
-	// Absent is when the path was first missed, see Run.
-	Absent time.Time `json:"absent,omitzero"`
+	// Absent is when the path was first missed, and Overdue when that was first found to
+	// be too long ago, see Run.
+	Absent  time.Time `json:"absent,omitzero"`
+	Overdue time.Time `json:"overdue,omitzero"`
 }
 
 func digest(info *narstore.PathInfo) []byte {

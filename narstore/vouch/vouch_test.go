@@ -355,6 +355,42 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A clock that is years ahead for a day does not make a path that was missed lately one
+// that has long been gone.
+func TestAClockThatIsAheadCostsNoSignature(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		info := built(t, "gone")
+		store, kept := newMemory(info), bucket{}
+		if err := add(t, vouch.New(store, kept, zap.NewNop()), info, newKey(t, "own-1")); err != nil {
+			t.Fatal(err)
+		}
+		delete(store.infos, info.Path.HashPart())
+		run := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			_ = vouch.New(store, kept, zap.NewNop()).Run(ctx)
+		}
+		run()
+		year := time.Now().Format("2006")
+		ahead := func(from, to string) {
+			for part, entry := range kept {
+				kept[part] = bytes.Replace(entry, []byte(`"absent":"`+from), []byte(`"absent":"`+to), 1)
+			}
+		}
+		for range 3 {
+			ahead(year, "1989") // as a clock of some years later finds it
+			run()
+			run()
+			ahead("1989", year)
+			run()
+			time.Sleep(24 * time.Hour)
+		}
+		if len(kept) != 1 {
+			t.Error("the signature is gone")
+		}
+	})
+}
+
 // TestSignaturesOfAbsentPathsGo is about garbage: after 30 days, however often
 // the node was restarted.
 func TestSignaturesOfAbsentPathsGo(t *testing.T) {
@@ -397,6 +433,7 @@ func TestSignaturesOfAbsentPathsGo(t *testing.T) {
 			t.Errorf("the store could not be read, but for one path, and there are %d entries, want 3", len(kept))
 		}
 		store.err = narstore.ErrNotFound
+		run(day)
 		run(day)
 		store.infos[returns.Path.HashPart()] = returns
 		for _, info := range []*narstore.PathInfo{stays, returns} {
