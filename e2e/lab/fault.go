@@ -40,7 +40,7 @@ const (
 
 	Empty   Fault = "answers 200 and nothing"
 	Trickly Fault = "sends one byte a second"
-	Endless Fault = "never stops sending"
+	Endless Fault = "sends zeros without end"
 	NoHTTP  Fault = "speaks another protocol"
 )
 
@@ -147,17 +147,14 @@ func (f Fault) spoil(w http.ResponseWriter, r *http.Request, healthy http.Handle
 	}
 }
 
-// junk is sent after a beginning that was right, again and again: not so fast that a
-// client which takes it all fills the machine.
+// junk is sent again and again, not so fast that a client which takes it all fills the
+// machine.
 var junk = make([]byte, 64<<10)
 
 const junkPause = 10 * time.Millisecond
 
-// drag answers as healthy would to begin with, and goes on and on.
+// drag answers, and goes on and on.
 func (f Fault) drag(w http.ResponseWriter, r *http.Request, healthy http.Handler) {
-	good := &answer{header: http.Header{}, status: http.StatusOK}
-	healthy.ServeHTTP(good, r)
-	body := good.body.Bytes()
 	send := func(piece []byte, pause time.Duration) {
 		_, err := w.Write(piece)
 		_ = http.NewResponseController(w).Flush()
@@ -165,16 +162,15 @@ func (f Fault) drag(w http.ResponseWriter, r *http.Request, healthy http.Handler
 			panic(http.ErrAbortHandler)
 		}
 	}
-	if f == Trickly {
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		for i := range body {
-			send(body[i:i+1], time.Second)
-		}
-		return
-	}
-	send(body[:len(body)/2], 0)
-	for {
+	for f == Endless {
 		send(junk, junkPause)
+	}
+	good := &answer{header: http.Header{}, status: http.StatusOK}
+	healthy.ServeHTTP(good, r)
+	body := good.body.Bytes()
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	for i := range body {
+		send(body[i:i+1], time.Second)
 	}
 }
 
