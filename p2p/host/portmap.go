@@ -83,6 +83,16 @@ type port struct {
 // router is the way to the internet, from an own address.
 type router struct{ gateway, own netip.Addr }
 
+// carriers is the address space of those who translate addresses for many (RFC 6598).
+var carriers = netip.MustParsePrefix("100.64.0.0/10")
+
+// translates reports whether there is a router that may have to map ports: whose own
+// address is public has none to ask, and the machine to which its packets go is one
+// of its provider's.
+func (r router) translates() bool {
+	return r.gateway.IsValid() && (r.own.IsPrivate() || carriers.Contains(r.own))
+}
+
 var _ basichost.NATManager = (*portMapper)(nil)
 
 func newPortMapper(n network.Network) basichost.NATManager {
@@ -164,7 +174,7 @@ func (m *portMapper) run(ctx context.Context) {
 			m.mapper, m.pause = nil, 0
 			m.forget()
 		}
-		if now.gateway.IsValid() && !time.Now().Before(due) {
+		if now.translates() && !time.Now().Before(due) {
 			due = time.Now().Add(m.mapAll(ctx, now))
 		}
 		select {
@@ -213,7 +223,7 @@ func (m *portMapper) mapAll(ctx context.Context, r router) time.Duration {
 	mapped := make(map[port]netip.AddrPort)
 	for _, listen := range m.net.ListenAddresses() {
 		p, _, ok := portOf(listen)
-		if !ok || len(mapped) == maxMapped {
+		if _, done := mapped[p]; !ok || done || len(mapped) == maxMapped {
 			continue
 		}
 		// What is begun is brought to an end, so that it is known what to give back.
