@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +35,9 @@ func TestRelaysOfThePublicNetwork(t *testing.T) {
 	used := func() []string { return holder.Status().P2P.Reach.Relays }
 	a.WaitFor("the holder to find relays", func() bool { return len(used()) == 2 })
 	t.Logf("relays found after %v: %+v", time.Since(begin), holder.Status().P2P.Reach)
+	if said := told(t, holder); !strings.Contains(said, "Others find this node through 2 relays") || !strings.Contains(said, "switch on port mapping (UPnP or NAT-PMP) in the router") {
+		t.Errorf("p2pctl status: %s", said)
+	}
 	holder.WaitAnnounced(len(records))
 	consumer := func(name string) *lab.Daemon {
 		d := a.Daemon(name, lab.DaemonConfig{
@@ -48,6 +52,7 @@ func TestRelaysOfThePublicNetwork(t *testing.T) {
 		t.Errorf("came by %q, want a direct connection", ways)
 	}
 
+	later := consumer("later")
 	dead := used()[0]
 	relays[dead].Kill()
 	begin = time.Now()
@@ -56,7 +61,17 @@ func TestRelaysOfThePublicNetwork(t *testing.T) {
 		return len(now) == 2 && !slices.Contains(now, dead)
 	})
 	t.Logf("another relay after %v", time.Since(begin))
-	if took, ways := a.fetch(consumer("later"), records[1]); ways != "direct" {
+	if took, ways := a.fetch(later, records[1]); ways != "direct" {
 		t.Errorf("with another relay came by %q after %v", ways, took)
 	}
+}
+
+// told is what p2pctl status says, in one line.
+func told(t *testing.T, d *lab.Daemon) string {
+	t.Helper()
+	said, err := d.Ctl("status")
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.Join(strings.Fields(said), " ")
 }

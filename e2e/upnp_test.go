@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,11 +39,15 @@ func TestPortsOfTheRouterByUPnP(t *testing.T) {
 		t.Errorf("came by %q after %v", ways, took)
 	}
 
+	if said := told(t, holder); !strings.Contains(said, "whose port the router forwards to it.") {
+		t.Errorf("p2pctl status: %s", said)
+	}
+
+	later := a.consumer("later", random.Host("later"), lab.DaemonConfig{})
 	home.Reboot()
 	begin = time.Now()
 	a.WaitFor("the ports to be mapped again", mapped)
 	t.Logf("mapped again after %v", time.Since(begin))
-	later := a.consumer("later", random.Host("later"), lab.DaemonConfig{})
 	if took, ways := a.fetch(later, a.large()); ways != "direct" {
 		t.Errorf("after the router was restarted came by %q after %v", ways, took)
 	}
