@@ -3,9 +3,14 @@ package host
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	natpmp "github.com/jackpal/go-nat-pmp"
 )
+
+// pmpTimeout bounds one question, which cannot be broken off. A router that speaks
+// NAT-PMP answers in milliseconds.
+const pmpTimeout = 2 * time.Second
 
 // pmp is a router that speaks NAT-PMP (RFC 6886).
 type pmp struct{ *natpmp.Client }
@@ -14,7 +19,7 @@ var _ mapper = pmp{}
 
 // findPMP asks the gateway, which is where NAT-PMP is.
 func findPMP(_ context.Context, r router) (mapper, error) {
-	router := pmp{natpmp.NewClientWithTimeout(r.gateway.AsSlice(), requestTimeout)}
+	router := pmp{natpmp.NewClientWithTimeout(r.gateway.AsSlice(), pmpTimeout)}
 	if _, err := router.GetExternalAddress(); err != nil {
 		return nil, err
 	}

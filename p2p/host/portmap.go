@@ -30,8 +30,8 @@ const (
 	// been switched on, then after twice that, and so on up to maxPause.
 	minPause = 10 * time.Second
 	maxPause = 5 * time.Minute
-	// requestTimeout bounds a question to the router, and releaseTimeout all that
-	// are asked at the end.
+	// requestTimeout bounds a question by UPnP, and releaseTimeout all that are asked at
+	// the end.
 	requestTimeout = 3 * time.Second
 	releaseTimeout = 3 * time.Second
 	maxMapped      = 16
