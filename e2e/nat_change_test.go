@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,23 +21,28 @@ func TestOneSideBehindANAT(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a := newAbroad(t, 2<<20, lab.DaemonConfig{})
-			a.holder("holder", a.at("holder", tt.holder))
+			holder := a.holder("holder", a.at("holder", tt.holder))
 			consumer := a.consumer("consumer", a.at("consumer", tt.consumer), lab.DaemonConfig{})
 			took, ways := a.fetch(consumer, a.large())
 			t.Logf("by %s after %v", ways, took)
 			if ways != "direct" {
 				t.Errorf("came by %q, want a direct connection", ways)
 			}
+			if tt.holder > 1 {
+				a.WaitFor("the holder to say what its router is behind", func() bool {
+					return strings.Contains(told(t, holder), "the router maps ports, but is itself behind a NAT, at 192.168.1.1.")
+				})
+			}
 		})
 	}
 }
 
-// at makes a host behind so many NATs.
+// at makes a host behind so many NATs, of which the inner ones map ports, to no avail.
 func (a *abroad) at(name string, nats int) *lab.Host {
 	a.tb.Helper()
 	segment := a.internet
 	for i := range nats {
-		segment = segment.NAT(fmt.Sprintf("nat-%s-%d", name, i), lab.NATConfig{}).Segment
+		segment = segment.NAT(fmt.Sprintf("nat-%s-%d", name, i), lab.NATConfig{MapsPorts: i > 0}).Segment
 	}
 	return segment.Host(name)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -219,6 +220,7 @@ func (n *Node) start() (*live, error) {
 		DataRelay:      cfg.DataRelay,
 		RelayMeter:     &l.relayed,
 		Punched:        l.punched,
+		Router:         func(outer netip.Addr) { l.outlook.change(func() { l.outlook.router = outer }) },
 		Providers:      narhost.NewProviders(),
 	}
 	switch cfg.Profile {

@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -43,6 +44,8 @@ type outlook struct {
 	verdict network.Reachability
 	probed  []ma.Multiaddr
 	relays  []ma.Multiaddr
+	// router is the outer address of a router that maps ports, zero where none does.
+	router netip.Addr
 	// nats are what the router does with ports, by transport.
 	nats    map[network.NATTransportProtocol]network.NATDeviceType
 	since   time.Time
@@ -173,6 +176,17 @@ func (s *outlook) nat() NAT {
 		}
 	}
 	return ""
+}
+
+// innerRouter is the outer address of a router that maps ports, but is behind another
+// NAT, so that they lead nowhere; zero otherwise.
+func (s *outlook) innerRouter() netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if narhost.IsTranslated(s.router) {
+		return s.router
+	}
+	return netip.Addr{}
 }
 
 func (s *outlook) now() network.Reachability {
@@ -388,8 +402,12 @@ func (l *live) mappedText(probed []ma.Multiaddr) string {
 	return ""
 }
 
-// forwardText says which ports to forward.
+// forwardText says which ports to forward, or what else helps where the router does
+// that in vain.
 func (l *live) forwardText() string {
+	if outer := l.outlook.innerRouter(); outer.IsValid() {
+		return fmt.Sprintf("ask your provider for a public IPv4 address, or for IPv6: the router maps ports, but is itself behind a NAT, at %s", outer)
+	}
 	var ports []string
 	for _, addr := range l.cfg.Listen {
 		for protocol, name := range map[int]string{ma.P_TCP: "TCP ", ma.P_UDP: "UDP "} {

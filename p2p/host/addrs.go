@@ -24,6 +24,12 @@ func IsLoopback(addr ma.Multiaddr) bool {
 	return ok && ip.IsLoopback()
 }
 
+// carriers is the address space of those who translate addresses for many (RFC 6598).
+var carriers = netip.MustParsePrefix("100.64.0.0/10")
+
+// IsTranslated reports whether an address is one of those that a NAT gives.
+func IsTranslated(addr netip.Addr) bool { return addr.IsPrivate() || carriers.Contains(addr) }
+
 // OnlyLoopback reports whether there are addresses and all are loopback: a node
 // that listens on these is a test or a demonstration.
 func OnlyLoopback(addrs []ma.Multiaddr) bool {

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -103,6 +105,9 @@ type Config struct {
 	// Punched, if not nil, hears how the attempt has ended to punch a hole for a peer,
 	// as it is to let through what the peer sends. It must not block.
 	Punched func(p peer.ID, ok bool)
+	// Router, if not nil, hears the outer address of a router that maps ports, each time
+	// that it is asked to, and the zero one where there is none. It must not block.
+	Router func(outer netip.Addr)
 	// Providers, if not nil, is the addresses at which TCP is dialled before QUIC; in
 	// a private network, and on the local one, it is everywhere.
 	Providers *Providers
@@ -280,7 +285,7 @@ func traversal(cfg *Config, targets *punchTargets) libp2p.Option {
 		)
 	}
 	opts := []libp2p.Option{
-		libp2p.NATManager(newPortMapper),
+		libp2p.NATManager(func(n network.Network) basichost.NATManager { return newPortMapper(n, cfg.Router) }),
 		punching(cfg, targets),
 		libp2p.EnableAutoNATv2(),
 	}

@@ -45,7 +45,9 @@ const (
 // takes ports at random; and of a port that it has mapped for TCP and UDP it gives one
 // back.
 type portMapper struct {
-	net    network.Network
+	net network.Network
+	// tell hears the router's outer address.
+	tell   func(netip.Addr)
 	cancel context.CancelFunc
 	// working are the run and its searches.
 	working sync.WaitGroup
@@ -83,21 +85,23 @@ type port struct {
 // router is the way to the internet, from an own address.
 type router struct{ gateway, own netip.Addr }
 
-// carriers is the address space of those who translate addresses for many (RFC 6598).
-var carriers = netip.MustParsePrefix("100.64.0.0/10")
-
 // translates reports whether there is a router that may have to map ports: whose own
 // address is public has none to ask, and the machine to which its packets go is one
 // of its provider's.
 func (r router) translates() bool {
-	return r.gateway.IsValid() && (r.own.IsPrivate() || carriers.Contains(r.own))
+	return r.gateway.IsValid() && IsTranslated(r.own)
 }
 
 var _ basichost.NATManager = (*portMapper)(nil)
 
-func newPortMapper(n network.Network) basichost.NATManager {
+// newPortMapper maps the ports of a network. Tell, if not nil, hears the outer address
+// of a router that maps ports, and the zero one where there is none any more.
+func newPortMapper(n network.Network, tell func(netip.Addr)) basichost.NATManager {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &portMapper{net: n, cancel: cancel, listening: make(chan struct{}, 1), mapped: make(map[port]netip.AddrPort)}
+	if tell == nil {
+		tell = func(netip.Addr) {}
+	}
+	m := &portMapper{net: n, tell: tell, cancel: cancel, listening: make(chan struct{}, 1), mapped: make(map[port]netip.AddrPort)}
 	m.working.Go(func() { m.run(ctx) })
 	return m
 }
@@ -172,6 +176,7 @@ func (m *portMapper) run(ctx context.Context) {
 		if r, ok := findRouter(); ok && r != now {
 			now, due = r, time.Time{}
 			m.mapper, m.pause = nil, 0
+			m.tell(netip.Addr{})
 			m.forget()
 		}
 		if now.translates() && !time.Now().Before(due) {
@@ -215,11 +220,13 @@ func (m *portMapper) mapAll(ctx context.Context, r router) time.Duration {
 	case ctx.Err() != nil:
 		return 0
 	case err != nil:
+		m.tell(netip.Addr{})
 		m.forget()
 		m.pause = min(max(2*m.pause, minPause), maxPause)
 		return m.pause
 	}
 	m.pause = 0
+	m.tell(outer)
 	mapped := make(map[port]netip.AddrPort)
 	for _, listen := range m.net.ListenAddresses() {
 		p, _, ok := portOf(listen)
