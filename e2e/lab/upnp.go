@@ -34,7 +34,7 @@ const upnpRules = `table inet upnp {
 }
 `
 
-// Each router has a UUID; to be told apart is no use to those of the lab.
+// A router has a UUID to be told apart by, which those of the lab need not be.
 const upnpConfig = `ext_ifname=eth0
 listening_ip=eth1
 enable_upnp=yes

@@ -130,9 +130,9 @@ func searchUPnP(ctx context.Context, r router, try func(location *url.URL) bool)
 	}
 }
 
-// askUPnP asks who is there. The router is asked by its own address too: of a firewall
-// on this machine, which lets in only answers, what comes to a question to a group is
-// none, but once the router was sent something from this port, it is.
+// askUPnP asks who is there. The router is asked by its own address too, for the sake
+// of a firewall on this machine: that lets in what comes back from where a packet
+// went, but not what one machine of a group says.
 func askUPnP(conn net.PacketConn, gateway netip.Addr) {
 	for _, to := range []netip.Addr{gateway, netip.MustParseAddr(ssdpGroup)} {
 		for _, target := range upnpTargets {
