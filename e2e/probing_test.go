@@ -22,31 +22,31 @@ import (
 
 // prober asks a daemon in so many bytes.
 type prober struct {
-	t    testing.TB
+	tb   testing.TB
 	host host.Host
 	of   *lab.Daemon
 }
 
-func newProber(t testing.TB, of *lab.Daemon) *prober {
-	t.Helper()
-	h := exchangetest.NewMember(t, routing.Family("lab"))
+func newProber(tb testing.TB, of *lab.Daemon) *prober {
+	tb.Helper()
+	h := exchangetest.NewMember(tb, routing.Family("lab"))
 	client := exchange.NewClient(h, exchange.ClientConfig{Prefix: routing.Prefix("lab")}, zap.NewNop())
-	if err := client.Connect(t.Context(), of.AddrInfo()); err != nil {
-		t.Fatal(err)
+	if err := client.Connect(tb.Context(), of.AddrInfo()); err != nil {
+		tb.Fatal(err)
 	}
-	return &prober{t, h, of}
+	return &prober{tb, h, of}
 }
 
 // ask returns all that is answered, byte for byte, and how the stream ends.
 func (p *prober) ask(id protocol.ID, messages ...proto.Message) (answer []byte, end error) {
-	p.t.Helper()
-	st, err := p.host.NewStream(p.t.Context(), p.of.AddrInfo().ID, id)
+	p.tb.Helper()
+	st, err := p.host.NewStream(p.tb.Context(), p.of.AddrInfo().ID, id)
 	if err != nil {
-		p.t.Fatal(err)
+		p.tb.Fatal(err)
 	}
 	defer st.Reset()
 	if _, err := st.Write(exchangetest.Append(nil, messages...)); err != nil {
-		p.t.Fatal(err)
+		p.tb.Fatal(err)
 	}
 	_ = st.CloseWrite() // The daemon may have answered, and want to hear no more.
 	return io.ReadAll(st)
@@ -55,7 +55,7 @@ func (p *prober) ask(id protocol.ID, messages ...proto.Message) (answer []byte, 
 // wantAbsent wants a path answered, by each protocol, exactly as one that nobody
 // has.
 func (p *prober) wantAbsent(name string, k *kept) {
-	p.t.Helper()
+	p.tb.Helper()
 	part, absentPart := k.path.HashPart(), sha256.Sum256([]byte("a path that nobody has"))
 	absentHash := sha256.Sum256([]byte("a NAR that nobody has"))
 	for i, asked := range [][2][]proto.Message{
@@ -67,7 +67,7 @@ func (p *prober) wantAbsent(name string, k *kept) {
 		got, end := p.ask(id, asked[0]...)
 		want, wantEnd := p.ask(id, asked[1]...)
 		if !bytes.Equal(got, want) || !errors.Is(end, wantEnd) || len(want) == 0 {
-			p.t.Errorf("%s: %s answers %x, %v, and about what nobody has %x, %v", name, id, got, end, want, wantEnd)
+			p.tb.Errorf("%s: %s answers %x, %v, and about what nobody has %x, %v", name, id, got, end, want, wantEnd)
 		}
 	}
 }

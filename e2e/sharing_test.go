@@ -47,11 +47,11 @@ func newKept(t *testing.T, l *lab.Lab, store *lab.Nix, share, trusted narinfo.Se
 	return paths
 }
 
-func newPath(t testing.TB, l *lab.Lab, store *lab.Nix, out string, signers ...narinfo.SecretKey) *kept {
-	t.Helper()
+func newPath(tb testing.TB, l *lab.Lab, store *lab.Nix, out string, signers ...narinfo.SecretKey) *kept {
+	tb.Helper()
 	path, err := nix.ParseStorePath(strings.TrimSpace(out))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	sign := []string{"store", "sign"}
 	if path.IsDerivation() {
@@ -62,7 +62,7 @@ func newPath(t testing.TB, l *lab.Lab, store *lab.Nix, out string, signers ...na
 	}
 	hash, err := nix.ParseNARHash(strings.TrimSpace(store.MustRun("nix-store", "--query", "--hash", path.String())))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &kept{path: path, hash: hash}
 }

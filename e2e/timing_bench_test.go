@@ -63,7 +63,7 @@ func BenchmarkPrivateAgainstAbsent(b *testing.B) {
 	}
 	get := func(url func(s subject) string) func(s subject) []byte {
 		return func(s subject) []byte {
-			resp, err := http.Get(d.URL() + "/" + url(s)) //nolint:noctx // A benchmark ends by itself.
+			resp, err := http.Get(d.URL() + "/" + url(s))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -12,7 +12,6 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
@@ -64,7 +63,7 @@ func TestLongMessagesOfTheDHTAreRefused(t *testing.T) {
 		"a length without end":        {bytes.Repeat([]byte{0x80}, 5), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st, err := client.NewStream(t.Context(), server.ID(), protocol.ID(routing.Prefix("team")+"/kad/1.0.0"))
+			st, err := client.NewStream(t.Context(), server.ID(), routing.Prefix("team")+"/kad/1.0.0")
 			if err != nil {
 				t.Fatal(err)
 			}
