@@ -224,7 +224,11 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 		limits.SystemBaseLimit.ConnsInbound = 2 * highConns
 		limits.TransientBaseLimit.Conns = 2 * highConns
 		limits.TransientBaseLimit.ConnsInbound = highConns
-		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)), perNet(connsPerNet, connRate)...)
+		manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)), perNet(connsPerNet, connRate)...)
+		if err != nil {
+			return nil, err
+		}
+		return boundHandshakes(manager), nil
 	}
 	limits.SystemBaseLimit.Conns = 2 * infraHighConns
 	limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns

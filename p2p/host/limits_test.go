@@ -136,3 +136,47 @@ func TestConnectionsAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// Who opens connections from one address, and never says who it is, leaves room for
+// others, and gets it back once those have ended.
+func TestHandshakesOfOneAddressAreBounded(t *testing.T) {
+	limits, err := newResourceManager(&Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	open := func(addr string) (network.ConnManagementScope, error) {
+		return limits.OpenConnection(network.DirInbound, true, ma.StringCast(addr))
+	}
+	var silent []network.ConnManagementScope
+	for range 3 * highConns {
+		conn, err := open("/ip4/11.0.0.1/tcp/1")
+		if err != nil {
+			break
+		}
+		silent = append(silent, conn)
+	}
+	if len(silent) != handshakesPerNet {
+		t.Errorf("%d handshakes at once, want %d", len(silent), handshakesPerNet)
+	}
+	other, err := open("/ip4/11.0.0.2/tcp/1")
+	if err != nil {
+		t.Fatalf("another address: %v", err)
+	}
+	other.Done()
+	if err := silent[0].SetPeer("p"); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range silent[1:] {
+		conn.Done()
+		conn.Done() // which means nothing
+	}
+	defer silent[0].Done()
+	for range handshakesPerNet {
+		conn, err := open("/ip4/11.0.0.1/tcp/1")
+		if err != nil {
+			t.Fatalf("after the end of the others: %v", err)
+		}
+		defer conn.Done()
+	}
+}
