@@ -95,7 +95,7 @@ func TestRestartWithFewPathsSendsNothingAgain(t *testing.T) {
 // all the same, and not only in ten years.
 func TestRestartAfterTheClockWasAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := simulate(t, 200)
+		s := simulate(t, 60)
 		node := s.node()
 		held := paths(6)
 		run := func() (sent int) {
