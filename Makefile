@@ -140,7 +140,7 @@ bench: deps ## Measure speed beside baselines; ONLY=lines, OUT=file for JSON.
 
 .PHONY: nat
 nat: deps ## What NATs let through: every case once, and 50 punches for each kind of NAT.
-	$(GO) test -count=1 -v -run '$(NAT_CASES)' ./e2e
+	TEST_NAT_TIMES=1 $(GO) test -count=1 -v -parallel 1 -timeout 30m -run '$(NAT_CASES)' ./e2e
 	$(GO) test -run '^$$' -bench Punching -benchtime 1x -timeout 30m ./e2e
 
 .PHONY: nix-faults

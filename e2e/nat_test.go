@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +148,16 @@ func (a *abroad) ways(d *lab.Daemon, record *narinfo.Info) string {
 	return strings.Join(ways, ",")
 }
 
+// late reports whether something took longer than it may: longer than is promised
+// where TEST_NAT_TIMES says that nothing else runs, as make nat does; and longer than
+// any test waits where other tests have the processor too.
+func late(took, promised time.Duration) bool {
+	if os.Getenv("TEST_NAT_TIMES") == "" {
+		promised = lab.Patience
+	}
+	return took > promised
+}
+
 // Both behind routers of the usual kind: a closure comes over a direct connection,
 // and the relay carries hardly more than it takes to make one.
 func TestBothBehindNATs(t *testing.T) {
@@ -162,7 +173,7 @@ func TestBothBehindNATs(t *testing.T) {
 
 	took, ways := a.fetch(consumer, a.small())
 	t.Logf("a NAR by %s after %v", ways, took)
-	if took > 3*time.Second {
+	if late(took, 3*time.Second) {
 		t.Errorf("the first NAR took %v", took)
 	}
 	store := a.Nix("consumer", lab.NixConfig{Host: host, Substituters: []string{consumer.URL()}, TrustedKeys: a.keys()})
@@ -226,9 +237,9 @@ func TestWhereNoHoleCanBePunched(t *testing.T) {
 				}
 				t.Logf("request %d took %v", i+1, took)
 				switch {
-				case i == 0 && took > 15*time.Second:
+				case i == 0 && late(took, 15*time.Second):
 					t.Errorf("took %v", took)
-				case i == 1 && took > 5*time.Second:
+				case i == 1 && late(took, 5*time.Second):
 					t.Errorf("took %v, though there was no way before", took)
 				}
 			}
