@@ -376,13 +376,15 @@ func (s *Server) putOutbox(out *outbox) {
 	s.outboxes.Put(out)
 }
 
-// retryAfterMS is when whoever there is no room for may try again.
+// retryAfterMS is when whoever there is no room for may try again. It is a millisecond
+// at least: 0 would be at once.
 func (s *Server) retryAfterMS(svc service, e *noRoomError) uint32 {
 	after := e.retryAfter
 	if after == 0 {
 		after = s.refusals.retryAfter(s.cfg.RetryAfter, svc.slots.total)
 	}
-	return uint32(min(after, max(maxRetry, s.cfg.RetryAfter)).Milliseconds())
+	after = min(after, max(maxRetry, s.cfg.RetryAfter)) + time.Millisecond - 1
+	return uint32(after.Milliseconds())
 }
 
 // begin takes note of a stream, and reports false where the server is ending or
