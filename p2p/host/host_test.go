@@ -29,8 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// libp2p's search for a router has its five seconds, though the host is closed.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/koron/go-ssdp.Search"))
+	goleak.VerifyTestMain(m)
 }
 
 func TestIdentityIsMadeOnceAndKept(t *testing.T) {
