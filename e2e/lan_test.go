@@ -103,7 +103,7 @@ func TestNodesOnALANNeedNobodyElse(t *testing.T) {
 
 			start := time.Now()
 			// Nix asks at once, when the desk has met nobody yet, and asks once only.
-			_, store := o.desk("desk", lan.Host("desk"))
+			desk, store := o.desk("desk", lan.Host("desk"))
 			ready := time.Since(start)
 			took := o.realise(store, c.Root().StorePath)
 			t.Logf("daemon ready after %v, closure of %d paths after another %v", ready, closurePaths, took)
@@ -111,6 +111,7 @@ func TestNodesOnALANNeedNobodyElse(t *testing.T) {
 			// A third comes later, and is found by those who are there.
 			dir, c = o.publish(closurePaths, 2, 0)
 			o.holder("late", lan.Host("late"), dir, closurePaths)
+			o.WaitFor("the one who is late to be met", func() bool { return peers(desk) == 2 })
 			t.Logf("closure of one that has just come: %v", o.realise(store, c.Root().StorePath))
 		})
 	}
