@@ -157,13 +157,8 @@ func (p *tested) add(target string) error {
 		return err
 	}
 	for _, in := range candidates {
-		if err := os.WriteFile(filepath.Join(dir, in.name), in.data, 0o644); err != nil {
+		if err := p.try(target, in, filepath.Join(dir, in.name)); err != nil {
 			return err
-		}
-	}
-	for _, in := range candidates {
-		if in.does, err = p.do("^" + target + "$/^" + in.name + "$"); err != nil {
-			return fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
 	chosen := choose(candidates, done, maxSeeds-len(seeds))
@@ -179,6 +174,22 @@ func (p *tested) add(target string) error {
 	}
 	_, err = fmt.Fprintf(p.report, "%s: %d seeds, and %d of %d inputs\n", target, len(seeds), len(chosen), len(candidates))
 	return err
+}
+
+// try finds out what an input does, which is nothing where the target does not take
+// it: it may be of a time when that had other arguments.
+func (p *tested) try(target string, in *input, file string) error {
+	if err := os.WriteFile(file, in.data, 0o644); err != nil {
+		return err
+	}
+	does, err := p.do("^" + target + "$/^" + in.name + "$")
+	if err != nil {
+		if _, err := fmt.Fprintf(p.report, "%s: %s is passed over: %v\n", target, in.name, err); err != nil {
+			return err
+		}
+	}
+	in.does = does
+	return os.Remove(file)
 }
 
 // inputs are those in a folder, the smallest first.
