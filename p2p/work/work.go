@@ -12,6 +12,7 @@ package work
 import (
 	"math"
 	"net/netip"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -48,6 +49,9 @@ type Limit struct {
 	far, near *rate.Limiter
 	peers     *lru.Cache[peer.ID, *rate.Limiter]
 	groups    *lru.Cache[netip.Prefix, *rate.Limiter]
+	// charging is held while work is taken and perhaps given back: a limiter keeps
+	// some of what is given back after others have asked.
+	charging sync.Mutex
 }
 
 // New returns a limit by how much processor time a second peers beyond the local
@@ -92,6 +96,8 @@ func remembered[K comparable](c *lru.Cache[K, *rate.Limiter], key K, perSecond t
 // nothing and says how long it lasts until there is. What costs more than half of
 // what is ever saved up costs half: else it might never be done.
 func (l *Limit) Charge(who Who, cost time.Duration) (wait time.Duration) {
+	l.charging.Lock()
+	defer l.charging.Unlock()
 	now := time.Now()
 	var taken []*rate.Reservation
 	for _, a := range l.allowances(who) {
