@@ -46,21 +46,34 @@ const (
 	maxFDs    = 512
 )
 
-// connsPerNet is how many connections there may be with one network (an IPv4
-// address, an IPv6 /56), and connRate how many it may open in a second after as
-// many at once. An office, or a carrier's customers, are many nodes behind one
-// address; and a QUIC connection of a node that was restarted lasts for another
-// half minute. libp2p allows 8, and then one every five seconds.
+// What one network is where its connections are counted: an IPv4 address, or what one
+// customer has of IPv6.
+const (
+	ip4Net = 32
+	ip6Net = 56
+)
+
+// connsPerNet is how many connections there may be with one network, and connRate how
+// many it may open in a second after as many at once. An office, or a carrier's
+// customers, are many nodes behind one address; and a QUIC connection of a node that was
+// restarted lasts for another half minute. libp2p allows 8, and then one every five
+// seconds.
 const (
 	connsPerNet = 128
 	connRate    = 8
 )
+
+// maxSilent is how many connections others may have opened without having said yet who
+// they are. One network has half of them: who holds those for as long as it may, and
+// opens others then, does not keep everybody out.
+const maxSilent = highConns
 
 // Infrastructure serves offices: many nodes behind one address.
 const (
 	infraHighConns   = 2_000
 	infraConnsPerNet = 512
 	infraConnRate    = 20
+	infraMaxSilent   = 2 * infraConnsPerNet
 	infraMaxMemory   = 1 << 30
 	infraMaxFDs      = 8_192
 )
@@ -217,22 +230,23 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 			Memory:          servicePeerMemory,
 		}, rcmgr.BaseLimitIncrease{})
 	}
-	if !cfg.Infrastructure {
-		// Those who have come through a relay and punched a hole are connected twice
-		// for a moment, and more than that while they do it.
-		limits.SystemBaseLimit.Conns = 4 * highConns
-		limits.SystemBaseLimit.ConnsInbound = 2 * highConns
-		limits.TransientBaseLimit.Conns = 2 * highConns
-		limits.TransientBaseLimit.ConnsInbound = highConns
-		manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(maxMemory, maxFDs)), perNet(connsPerNet, connRate)...)
-		if err != nil {
-			return nil, err
-		}
-		return boundHandshakes(manager), nil
+	memory, fds, nets, silent := int64(maxMemory), maxFDs, perNet(connsPerNet, connRate), maxSilent
+	// Those who have come through a relay and punched a hole are connected twice for a
+	// moment, and more than that while they do it.
+	limits.SystemBaseLimit.Conns = 4 * highConns
+	limits.SystemBaseLimit.ConnsInbound = 2 * highConns
+	if cfg.Infrastructure {
+		memory, fds, nets, silent = infraMaxMemory, infraMaxFDs, perNet(infraConnsPerNet, infraConnRate), infraMaxSilent
+		limits.SystemBaseLimit.Conns = 2 * infraHighConns
+		limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
 	}
-	limits.SystemBaseLimit.Conns = 2 * infraHighConns
-	limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(infraMaxMemory, infraMaxFDs)), perNet(infraConnsPerNet, infraConnRate)...)
+	limits.TransientBaseLimit.Conns = 2 * silent
+	limits.TransientBaseLimit.ConnsInbound = silent
+	manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Scale(memory, fds)), nets...)
+	if err != nil {
+		return nil, err
+	}
+	return boundHandshakes(manager, silent/2), nil
 }
 
 // perNet allows one network this many connections, all of which may come at once,
@@ -241,11 +255,11 @@ func perNet(conns int, perSecond float64) []rcmgr.Option {
 	limit := rate.Limit{RPS: perSecond, Burst: conns}
 	return []rcmgr.Option{
 		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: conns}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: conns}}),
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: ip4Net, ConnCount: conns}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: ip6Net, ConnCount: conns}}),
 		rcmgr.WithConnRateLimiters(&rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
-			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: limit}},
-			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: limit}},
+			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: ip4Net, Limit: limit}},
+			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: ip6Net, Limit: limit}},
 			GracePeriod:      time.Minute,
 		}}),
 	}

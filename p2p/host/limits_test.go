@@ -140,7 +140,19 @@ func TestConnectionsAreBounded(t *testing.T) {
 // Who opens connections from one address, and never says who it is, leaves room for
 // others, and gets it back once those have ended.
 func TestHandshakesOfOneAddressAreBounded(t *testing.T) {
-	limits, err := newResourceManager(&Config{})
+	for name, tt := range map[string]struct {
+		infrastructure bool
+		perNet         int
+		// again is how many may come again as far as the rate goes.
+		again int
+	}{"node": {false, maxSilent / 2, maxSilent / 2}, "infrastructure": {true, infraMaxSilent / 2, 0}} {
+		t.Run(name, func(t *testing.T) { boundsHandshakes(t, tt.infrastructure, tt.perNet, tt.again) })
+	}
+}
+
+func boundsHandshakes(t *testing.T, infrastructure bool, perNet, again int) {
+	t.Helper()
+	limits, err := newResourceManager(&Config{Infrastructure: infrastructure})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,15 +161,15 @@ func TestHandshakesOfOneAddressAreBounded(t *testing.T) {
 		return limits.OpenConnection(network.DirInbound, true, ma.StringCast(addr))
 	}
 	var silent []network.ConnManagementScope
-	for range 3 * highConns {
+	for range 3 * perNet {
 		conn, err := open("/ip4/11.0.0.1/tcp/1")
 		if err != nil {
 			break
 		}
 		silent = append(silent, conn)
 	}
-	if len(silent) != handshakesPerNet {
-		t.Errorf("%d handshakes at once, want %d", len(silent), handshakesPerNet)
+	if len(silent) != perNet {
+		t.Errorf("%d handshakes at once, want %d", len(silent), perNet)
 	}
 	other, err := open("/ip4/11.0.0.2/tcp/1")
 	if err != nil {
@@ -172,7 +184,7 @@ func TestHandshakesOfOneAddressAreBounded(t *testing.T) {
 		conn.Done() // which means nothing
 	}
 	defer silent[0].Done()
-	for range handshakesPerNet {
+	for range again {
 		conn, err := open("/ip4/11.0.0.1/tcp/1")
 		if err != nil {
 			t.Fatalf("after the end of the others: %v", err)

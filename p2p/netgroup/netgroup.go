@@ -16,7 +16,11 @@ const (
 )
 
 // Of returns the group of an address, or false where it is not one of IP.
-func Of(addr ma.Multiaddr) (netip.Prefix, bool) {
+func Of(addr ma.Multiaddr) (netip.Prefix, bool) { return Within(addr, ip4Bits, ip6Bits) }
+
+// Within returns the network of so many bits that an address is in, or false where it
+// is not one of IP.
+func Within(addr ma.Multiaddr, ip4Bits, ip6Bits int) (netip.Prefix, bool) {
 	ip, err := manet.ToIP(addr)
 	if err != nil {
 		return netip.Prefix{}, false
@@ -25,13 +29,12 @@ func Of(addr ma.Multiaddr) (netip.Prefix, bool) {
 	if !ok {
 		return netip.Prefix{}, false
 	}
-	a = a.Unmap()
 	bits := ip6Bits
-	if a.Is4() {
+	if a = a.Unmap(); a.Is4() {
 		bits = ip4Bits
 	}
-	group, err := a.Prefix(bits)
-	return group, err == nil
+	network, err := a.Prefix(bits)
+	return network, err == nil
 }
 
 // Far is Of for an address beyond the local network, where many are behind few
