@@ -42,6 +42,8 @@ func BenchmarkPunching(b *testing.B) {
 				for _, o := range a.crowd(a.internet.NAT("office", bb.consumer).Host("office"), nodes, atOnce) {
 					if o.Way == "direct" {
 						times = append(times, o.Took)
+					} else {
+						b.Logf("not punched after %v, by %q: %s", o.Took, o.Way, o.Err)
 					}
 				}
 				b.ReportMetric(float64(len(times)), "of-50-punched")

@@ -121,7 +121,7 @@ func (c *Client) failed(ctx context.Context, p peer.ID) {
 // does not lead through a relay: what proves where the peer is.
 func (c *Client) DirectAddr(p peer.ID) (ma.Multiaddr, bool) {
 	for _, conn := range c.host.Network().ConnsToPeer(p) {
-		if !conn.Stat().Limited && !isRelayed(conn.RemoteMultiaddr()) {
+		if !conn.IsClosed() && !conn.Stat().Limited && !isRelayed(conn.RemoteMultiaddr()) {
 			return conn.RemoteMultiaddr(), true
 		}
 	}

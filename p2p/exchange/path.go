@@ -135,7 +135,30 @@ func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, 
 	}
 	c.unpunched.succeeded(p)
 	c.leaveRelays(p)
-	return c.host.NewStream(network.WithNoDial(ctx, "connected before"), p, c.ids.nar)
+	return c.newDirectStream(ctx, p)
+}
+
+// newDirectStream opens a stream for a NAR on a direct connection. If that is lost
+// meanwhile the error is ErrConnClosed: libp2p would wait for another one.
+func (c *Client) newDirectStream(ctx context.Context, p peer.ID) (network.Stream, error) {
+	ctx, cancel := context.WithCancel(network.WithNoDial(ctx, "connected before"))
+	defer cancel()
+	lost := func() bool { _, direct := c.DirectAddr(p); return !direct }
+	notifiee := &network.NotifyBundle{DisconnectedF: func(_ network.Network, conn network.Conn) {
+		if conn.RemotePeer() == p && lost() {
+			cancel()
+		}
+	}}
+	c.host.Network().Notify(notifiee)
+	defer c.host.Network().StopNotify(notifiee)
+	if lost() {
+		return nil, ErrConnClosed
+	}
+	st, err := c.host.NewStream(ctx, p, c.ids.nar)
+	if err != nil && lost() {
+		err = fmt.Errorf("%w: %w", ErrConnClosed, err)
+	}
+	return st, err
 }
 
 // leaveRelays closes the connections with a peer that lead through relays and that
@@ -161,18 +184,20 @@ func (c *Client) punched(ctx context.Context, p peer.ID) error {
 	if prepared := c.prepared(waiting, p); prepared.After(since) {
 		since = prepared
 	}
+	w := c.watch(p)
+	defer w.stop()
 	if err := c.reconnect(ctx, p, since); err != nil {
 		return err
 	}
-	if c.awaitDirect(waiting, p) {
-		return nil
-	}
+	lost, ok := w.awaitDirect(waiting)
 	// A peer that first has to find out that an old connection is dead ends this one,
-	// to be come to again.
-	if c.host.Network().Connectedness(p) == network.NotConnected && waiting.Err() == nil {
-		if c.reconnect(waiting, p, since) == nil && c.awaitDirect(waiting, p) {
-			return nil
-		}
+	// to be come to again. Where both sides have punched over TCP and over QUIC, each
+	// may have closed what the other kept.
+	if !ok && waiting.Err() == nil && c.reconnect(waiting, p, lost) == nil {
+		_, ok = w.awaitDirect(waiting)
+	}
+	if ok {
+		return nil
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -210,34 +235,62 @@ func (c *Client) prepared(ctx context.Context, p peer.ID) (since time.Time) {
 // Punches says that this node can punch holes from now on.
 func (c *Client) Punches() { c.punches.Set(time.Now()) }
 
-// awaitDirect waits until there is a direct connection with a peer, and reports
-// false where ctx ends before, or every connection.
-func (c *Client) awaitDirect(ctx context.Context, p peer.ID) bool {
-	changed := make(chan struct{}, 1)
-	poke := func(_ network.Network, conn network.Conn) {
+// watch hears of connections with a peer that are made or end.
+type watch struct {
+	client  *Client
+	peer    peer.ID
+	changed chan struct{}
+	lost    chan time.Time // when a direct one ended
+	network.NotifyBundle
+}
+
+// watch is to be stopped.
+func (c *Client) watch(p peer.ID) *watch {
+	w := &watch{client: c, peer: p, changed: make(chan struct{}, 1), lost: make(chan time.Time, 1)}
+	w.ConnectedF = func(_ network.Network, conn network.Conn) {
 		if conn.RemotePeer() == p {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+			offer(w.changed, struct{}{})
 		}
 	}
-	notifiee := &network.NotifyBundle{ConnectedF: poke, DisconnectedF: poke}
-	c.host.Network().Notify(notifiee)
-	defer c.host.Network().StopNotify(notifiee)
-	for {
-		if _, direct := c.DirectAddr(p); direct {
-			return true
+	w.DisconnectedF = func(_ network.Network, conn network.Conn) {
+		switch {
+		case conn.RemotePeer() != p:
+		case pathOf(conn) == PathDirect:
+			offer(w.lost, time.Now())
+		default:
+			offer(w.changed, struct{}{})
 		}
-		if c.host.Network().Connectedness(p) == network.NotConnected {
-			return false
+	}
+	c.host.Network().Notify(w)
+	return w
+}
+
+func (w *watch) stop() { w.client.host.Network().StopNotify(w) }
+
+// awaitDirect waits until there is a direct connection with the peer, and reports
+// false where ctx ends before, or every connection, or a direct one that came: lost
+// is when.
+func (w *watch) awaitDirect(ctx context.Context) (lost time.Time, ok bool) {
+	for {
+		if _, ok := w.client.DirectAddr(w.peer); ok {
+			return lost, true
+		}
+		if !lost.IsZero() || ctx.Err() != nil || w.client.host.Network().Connectedness(w.peer) == network.NotConnected {
+			return lost, false
 		}
 		select {
-		case <-changed:
+		case <-w.changed:
+		case lost = <-w.lost:
 		case <-ctx.Done():
-			_, direct := c.DirectAddr(p)
-			return direct
 		}
+	}
+}
+
+// offer sends without waiting, to a channel with room for one.
+func offer[T any](ch chan<- T, v T) {
+	select {
+	case ch <- v:
+	default:
 	}
 }
 
@@ -296,7 +349,8 @@ type unpunched struct {
 	awaited map[peer.ID][]*context.CancelFunc
 }
 
-// tried says how often that was tried in vain since it last worked, and when last.
+// tried says how often that was tried in vain since it last worked, and when last,
+// in vain or not.
 type tried struct {
 	failures int
 	at       time.Time
@@ -351,15 +405,13 @@ func (u *unpunched) giveUp(p peer.ID) {
 	}
 }
 
-// rests reports whether it is too early to try again, and when it was last in vain.
+// rests reports whether it is too early to try again, and when it was last tried: a
+// relayed connection of before has led to all that it will lead to.
 func (u *unpunched) rests(p peer.ID) (since time.Time, rests bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	t, ok := u.peers.Get(p)
-	if !ok || t.failures == 0 {
-		return time.Time{}, false
-	}
-	return t.at, time.Since(t.at) < t.pause()
+	t, _ := u.peers.Get(p)
+	return t.at, t.failures > 0 && time.Since(t.at) < t.pause()
 }
 
 func (u *unpunched) failed(p peer.ID) {
@@ -377,7 +429,7 @@ func (u *unpunched) failed(p peer.ID) {
 func (u *unpunched) succeeded(p peer.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.peers.Add(p, tried{worked: true})
+	u.peers.Add(p, tried{at: time.Now(), worked: true})
 }
 
 func (u *unpunched) forget() {

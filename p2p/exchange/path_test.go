@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"crypto/rand"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,7 +11,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap/zaptest"
 
@@ -20,13 +24,17 @@ import (
 	narhost "github.com/nar-p2p/nar-p2p/p2p/host"
 )
 
+// punchTimeout is how long a direct connection is waited for where none will come.
+const punchTimeout = 300 * time.Millisecond
+
 // relayedPair is a pair whose only connection leads through a relay.
 type relayedPair struct {
 	*pair
-	relay host.Host
-	meter narhost.RelayMeter
-	// addrs are those of the server's host.
-	addrs []ma.Multiaddr
+	relay, holder host.Host
+	meter         narhost.RelayMeter
+	// addrs are those of the holder, and through is that by the relay.
+	addrs   []ma.Multiaddr
+	through ma.Multiaddr
 }
 
 // newRelayedPair has each side let certain relays carry NARs; nil: none.
@@ -61,11 +69,11 @@ func newRelayedPair(t *testing.T, shelf exchange.Shelf, data *narhost.DataRelay,
 	log := zaptest.NewLogger(t)
 	server := exchange.NewServer(to, shelf, exchange.ServerConfig{Relays: servers}, log)
 	stop := exchangetest.Run(t, to, server, exchange.Protocols("")[2])
-	client := exchange.NewClient(from, exchange.ClientConfig{Relays: clients, PunchTimeout: 300 * time.Millisecond}, log)
+	client := exchange.NewClient(from, exchange.ClientConfig{Relays: clients, PunchTimeout: punchTimeout}, log)
 	p.pair = &pair{server: server, stop: stop, client: client, from: from, to: to.ID()}
-	p.addrs = to.Addrs()
-	through := p.relay.Addrs()[0].Encapsulate(ma.StringCast("/p2p/" + p.relay.ID().String() + "/p2p-circuit"))
-	if err := client.Connect(t.Context(), peer.AddrInfo{ID: p.to, Addrs: []ma.Multiaddr{through}}); err != nil {
+	p.holder, p.addrs = to, to.Addrs()
+	p.through = p.relay.Addrs()[0].Encapsulate(ma.StringCast("/p2p/" + p.relay.ID().String() + "/p2p-circuit"))
+	if err := client.Connect(t.Context(), peer.AddrInfo{ID: p.to, Addrs: []ma.Multiaddr{p.through}}); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -106,6 +114,64 @@ func TestNoNARThroughARelay(t *testing.T) {
 	}
 	if s := p.open(t, hash, false); s.Path() != exchange.PathDirect {
 		t.Errorf("path %s", s.Path())
+	}
+}
+
+// Who loses the connection that a hole was punched for has another one punched. The
+// holder does so when a relayed connection is made, and at no other time.
+func TestLostConnectionIsPunchedAnew(t *testing.T) {
+	var shelf exchangetest.Shelf
+	hash := shelf.Add(exchangetest.Bytes(1, 1000))
+	p := newRelayedPair(t, &shelf, nil, nil, nil)
+	p.client = exchange.NewClient(p.from, exchange.ClientConfig{PunchTimeout: time.Minute}, zaptest.NewLogger(t))
+	// It cannot simply be dialled.
+	p.holder.Network().(*swarm.Swarm).ListenClose(p.addrs...)
+	p.from.Peerstore().AddAddr(p.to, p.through, peerstore.PermanentAddrTTL)
+	for _, h := range []host.Host{p.from, p.holder} {
+		h.SetStreamHandler(holepunch.Protocol, func(st network.Stream) { _ = st.Reset() })
+	}
+	// What goes on over the relayed connection keeps it.
+	p.from.SetStreamHandler("/busy", func(st network.Stream) { <-t.Context().Done(); _ = st.Reset() })
+	relayed := network.WithAllowLimitedConn(t.Context(), "busy")
+	direct := network.WithForceDirectDial(t.Context(), "punched")
+	p.holder.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, conn network.Conn) {
+		if conn.Stat().Direction != network.DirInbound || !conn.Stat().Limited {
+			return
+		}
+		go func() {
+			_, err := p.holder.NewStream(relayed, p.from.ID(), "/busy")
+			if err = errors.Join(err, p.holder.Connect(direct, exchangetest.Info(p.from))); err != nil && t.Context().Err() == nil {
+				t.Errorf("punch: %v", err)
+			}
+		}()
+	}})
+	// The first is lost while it is waited for or just after that, the others once
+	// they were used.
+	var first sync.Once
+	p.from.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, conn network.Conn) {
+		if !conn.Stat().Limited && conn.RemotePeer() == p.to {
+			first.Do(func() { go conn.Close() })
+		}
+	}})
+	p.client.Punches() // What is connected already is of no use.
+	for opened := range 3 {
+		s, err := p.client.OpenNAR(t.Context(), p.to, hash, false)
+		if err == nil {
+			_, _, err = s.Opened()
+			_ = s.Close()
+		}
+		if errors.Is(err, exchange.ErrConnClosed) {
+			s, err = p.client.OpenNAR(t.Context(), p.to, hash, false)
+		}
+		if err != nil {
+			t.Fatalf("opened %d times, then: %v", opened, err)
+		}
+		_ = s.Close()
+		for _, conn := range p.from.Network().ConnsToPeer(p.to) {
+			if !conn.Stat().Limited {
+				_ = conn.Close()
+			}
+		}
 	}
 }
 

@@ -283,8 +283,8 @@ func (a *attempt) from(ctx context.Context, p peer.ID) error {
 	w := a.newWorker(p)
 	err := a.employ(ctx, w)
 	if errors.Is(err, exchange.ErrConnClosed) && ctx.Err() == nil {
-		// Holes are punched over TCP and QUIC at once, and then one of two
-		// connections is closed: there is another.
+		// Holes are punched over TCP and QUIC at once, and then one of two connections
+		// is closed, or either by one side: there is another, or one is made.
 		w = a.newWorker(p)
 		err = a.employ(ctx, w)
 	}
