@@ -208,7 +208,7 @@ func transports(cfg *Config) libp2p.Option {
 	if cfg.PSK != nil {
 		return libp2p.ChainOptions(libp2p.Transport(tcp.NewTCPTransport), libp2p.PrivateNetwork(cfg.PSK))
 	}
-	return libp2p.ChainOptions(libp2p.Transport(newLateTCP), libp2p.Transport(quic.NewTransport))
+	return libp2p.ChainOptions(libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(quic.NewTransport))
 }
 
 func newResourceManager(cfg *Config) (network.ResourceManager, error) {
