@@ -33,13 +33,17 @@ func Knows(method string) bool {
 	return false
 }
 
+// IsPlain reports whether a method leaves bytes as they are.
+func IsPlain(method string) bool { return method == "" || method == None || method == "identity" }
+
 // NewReader returns the plain bytes of r, some of whose decoders read byte by
 // byte. The method is a Compression of a narinfo or a Content-Encoding. Close
 // does not close r.
 func NewReader(method string, r io.Reader) (io.ReadCloser, error) {
-	switch method {
-	case "", None, "identity":
+	if IsPlain(method) {
 		return io.NopCloser(r), nil
+	}
+	switch method {
 	case "xz":
 		// One header asks for the dictionary, up to 4 GiB, whatever the file holds.
 		x, err := xz.NewReader(r, maxDictionary)

@@ -11,14 +11,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/readahead"
+
 	"github.com/nar-p2p/nar-p2p/internal/decompress"
 	"github.com/nar-p2p/nar-p2p/narstore/narinfo"
 )
 
 const (
-	// readAhead is the buffer between the network and the decompressors, some
-	// of which read byte by byte. In bytes.
-	readAhead = 64 << 10
+	// A compressed NAR is read ahead of its decoder, by up to aheadPieces reads of up to
+	// aheadPiece bytes: decoders are about as fast as lines are, and TCP acknowledges
+	// late what nobody has read, and so sends slowly.
+	aheadPiece  = 32 << 10
+	aheadPieces = 32
 	// maxOverhead is what headers may add to a small file, in bytes.
 	maxOverhead = 64 << 10
 )
@@ -51,7 +55,7 @@ func (c *Client) openNAR(ctx context.Context, info *narinfo.Info, offset int64) 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.decode(info.Compression); err != nil {
+	if err := errors.Join(s.readAhead(info), s.decode(info.Compression)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if _, err := io.CopyN(io.Discard, s.plain, offset-s.offset); err != nil {
@@ -90,8 +94,8 @@ func (c *Client) narURL(text string) (*url.URL, error) {
 // stream is a response body on its way through the decoders.
 type stream struct {
 	plain    io.Reader
-	offset   int64 // of the first byte of plain
-	decoders []io.Closer
+	offset   int64       // of the first byte of plain
+	decoders []io.Closer // and what reads ahead of them
 	body     io.Closer
 	cancel   context.CancelFunc
 }
@@ -109,7 +113,7 @@ func (c *Client) open(ctx context.Context, r request, size int64) (*stream, erro
 	// No encoder makes data much longer. This bounds input that decodes to
 	// nothing: empty blocks, padding.
 	body := io.LimitReader(resp.Body, size+size/8+maxOverhead)
-	s.plain = bufio.NewReaderSize(paced(ctx, &progressReader{r: body, cancel: cancel}), readAhead)
+	s.plain = paced(ctx, &progressReader{r: body, cancel: cancel})
 	if err := s.begin(resp, r.offset, size); err != nil {
 		cancel()
 		return nil, errors.Join(err, resp.Body.Close())
@@ -133,8 +137,25 @@ func (s *stream) begin(resp *http.Response, offset, size int64) error {
 	return s.decode(encoding)
 }
 
+// readAhead has the network read while the decoder is busy, if there is to be one.
+func (s *stream) readAhead(info *narinfo.Info) error {
+	if decompress.IsPlain(info.Compression) {
+		return nil
+	}
+	ahead, err := readahead.NewReaderSize(s.plain, min(int(info.NARSize/aheadPiece)+2, aheadPieces), aheadPiece)
+	if err != nil {
+		return err
+	}
+	s.plain, s.decoders = ahead, append(s.decoders, ahead)
+	return nil
+}
+
 func (s *stream) decode(method string) error {
-	r, err := decompress.NewReader(method, s.plain)
+	if decompress.IsPlain(method) {
+		return nil
+	}
+	// Some decoders read byte by byte.
+	r, err := decompress.NewReader(method, bufio.NewReaderSize(s.plain, aheadPiece))
 	if err != nil {
 		return err
 	}
