@@ -96,6 +96,7 @@ type pipeline struct {
 	changed *sync.Cond
 	packets []packet
 	closed  bool
+	done    chan struct{} // closed with it
 }
 
 type packet struct {
@@ -104,7 +105,7 @@ type packet struct {
 }
 
 func newDelayed(delay time.Duration) (near, far *delayed) {
-	a, b := &pipeline{}, &pipeline{}
+	a, b := &pipeline{done: make(chan struct{})}, &pipeline{done: make(chan struct{})}
 	a.changed, b.changed = sync.NewCond(&a.mu), sync.NewCond(&b.mu)
 	return &delayed{delay: delay, in: a, out: b}, &delayed{delay: delay, in: b, out: a}
 }
@@ -132,7 +133,12 @@ func (d *delayed) Read(p []byte) (int, error) {
 	first := &d.in.packets[0]
 	if wait := time.Until(first.due); wait > 0 {
 		d.in.mu.Unlock()
-		time.Sleep(wait)
+		select {
+		case <-time.After(wait):
+		case <-d.in.done: // A session that closes waits for this, and time for the session.
+			d.in.mu.Lock()
+			return 0, io.EOF
+		}
 		d.in.mu.Lock()
 		first = &d.in.packets[0] // which may have moved meanwhile
 	}
@@ -146,7 +152,10 @@ func (d *delayed) Read(p []byte) (int, error) {
 func (d *delayed) Close() error {
 	for _, p := range []*pipeline{d.in, d.out} {
 		p.mu.Lock()
-		p.closed = true
+		if !p.closed {
+			p.closed = true
+			close(p.done)
+		}
 		p.changed.Broadcast()
 		p.mu.Unlock()
 	}
