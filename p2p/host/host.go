@@ -47,7 +47,7 @@ const (
 )
 
 // What one network is where its connections are counted: an IPv4 address, or what one
-// customer has of IPv6.
+// customer has of IPv6 at the least.
 const (
 	ip4Net = 32
 	ip6Net = 56
@@ -64,18 +64,22 @@ const (
 )
 
 // maxSilent is how many connections others may have opened without having said yet who
-// they are. One network has half of them: who holds those for as long as it may, and
-// opens others then, does not keep everybody out.
-const maxSilent = highConns
+// they are, and maxSilentPerNet those of one network: who holds them for as long as it
+// may, and opens others then, does not keep everybody out.
+const (
+	maxSilent       = highConns
+	maxSilentPerNet = maxSilent / 2
+)
 
 // Infrastructure serves offices: many nodes behind one address.
 const (
-	infraHighConns   = 2_000
-	infraConnsPerNet = 512
-	infraConnRate    = 20
-	infraMaxSilent   = 2 * infraConnsPerNet
-	infraMaxMemory   = 1 << 30
-	infraMaxFDs      = 8_192
+	infraHighConns       = 2_000
+	infraConnsPerNet     = 512
+	infraConnRate        = 20
+	infraMaxSilent       = 2 * infraConnsPerNet
+	infraMaxSilentPerNet = infraConnsPerNet / 2
+	infraMaxMemory       = 1 << 30
+	infraMaxFDs          = 8_192
 )
 
 // servicePeerMemory is what serving one peer may take, in bytes: 16 sessions of
@@ -230,13 +234,15 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 			Memory:          servicePeerMemory,
 		}, rcmgr.BaseLimitIncrease{})
 	}
-	memory, fds, nets, silent := int64(maxMemory), maxFDs, perNet(connsPerNet, connRate), maxSilent
+	memory, fds, nets := int64(maxMemory), maxFDs, perNet(connsPerNet, connRate)
+	silent, silentPerNet := maxSilent, maxSilentPerNet
 	// Those who have come through a relay and punched a hole are connected twice for a
 	// moment, and more than that while they do it.
 	limits.SystemBaseLimit.Conns = 4 * highConns
 	limits.SystemBaseLimit.ConnsInbound = 2 * highConns
 	if cfg.Infrastructure {
-		memory, fds, nets, silent = infraMaxMemory, infraMaxFDs, perNet(infraConnsPerNet, infraConnRate), infraMaxSilent
+		memory, fds, nets = infraMaxMemory, infraMaxFDs, perNet(infraConnsPerNet, infraConnRate)
+		silent, silentPerNet = infraMaxSilent, infraMaxSilentPerNet
 		limits.SystemBaseLimit.Conns = 2 * infraHighConns
 		limits.SystemBaseLimit.ConnsInbound = 2 * infraHighConns
 	}
@@ -246,7 +252,7 @@ func newResourceManager(cfg *Config) (network.ResourceManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return boundHandshakes(manager, silent/2), nil
+	return boundHandshakes(manager, silentPerNet), nil
 }
 
 // perNet allows one network this many connections, all of which may come at once,

@@ -143,14 +143,12 @@ func TestHandshakesOfOneAddressAreBounded(t *testing.T) {
 	for name, tt := range map[string]struct {
 		infrastructure bool
 		perNet         int
-		// again is how many may come again as far as the rate goes.
-		again int
-	}{"node": {false, maxSilent / 2, maxSilent / 2}, "infrastructure": {true, infraMaxSilent / 2, 0}} {
-		t.Run(name, func(t *testing.T) { boundsHandshakes(t, tt.infrastructure, tt.perNet, tt.again) })
+	}{"node": {false, maxSilentPerNet}, "infrastructure": {true, infraMaxSilentPerNet}} {
+		t.Run(name, func(t *testing.T) { boundsHandshakes(t, tt.infrastructure, tt.perNet) })
 	}
 }
 
-func boundsHandshakes(t *testing.T, infrastructure bool, perNet, again int) {
+func boundsHandshakes(t *testing.T, infrastructure bool, perNet int) {
 	t.Helper()
 	limits, err := newResourceManager(&Config{Infrastructure: infrastructure})
 	if err != nil {
@@ -184,7 +182,7 @@ func boundsHandshakes(t *testing.T, infrastructure bool, perNet, again int) {
 		conn.Done() // which means nothing
 	}
 	defer silent[0].Done()
-	for range again {
+	for range perNet / 2 {
 		conn, err := open("/ip4/11.0.0.1/tcp/1")
 		if err != nil {
 			t.Fatalf("after the end of the others: %v", err)

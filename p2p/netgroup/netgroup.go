@@ -18,9 +18,9 @@ const (
 // Of returns the group of an address, or false where it is not one of IP.
 func Of(addr ma.Multiaddr) (netip.Prefix, bool) { return Within(addr, ip4Bits, ip6Bits) }
 
-// Within returns the network of so many bits that an address is in, or false where it
-// is not one of IP.
-func Within(addr ma.Multiaddr, ip4Bits, ip6Bits int) (netip.Prefix, bool) {
+// Within returns the network that an address is in, of so many bits of IPv4 or IPv6, or
+// false where it is not one of IP.
+func Within(addr ma.Multiaddr, of4, of6 int) (netip.Prefix, bool) {
 	ip, err := manet.ToIP(addr)
 	if err != nil {
 		return netip.Prefix{}, false
@@ -29,9 +29,9 @@ func Within(addr ma.Multiaddr, ip4Bits, ip6Bits int) (netip.Prefix, bool) {
 	if !ok {
 		return netip.Prefix{}, false
 	}
-	bits := ip6Bits
+	bits := of6
 	if a = a.Unmap(); a.Is4() {
-		bits = ip4Bits
+		bits = of4
 	}
 	network, err := a.Prefix(bits)
 	return network, err == nil
