@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// A compressed NAR is read ahead of its decoder, by up to aheadPieces reads of up to
-	// aheadPiece bytes: decoders are about as fast as lines are, and TCP acknowledges
-	// late what nobody has read, and so sends slowly.
-	aheadPiece  = 32 << 10
-	aheadPieces = 32
+	// A compressed NAR is read ahead of its decoder, by up to aheadPieces of aheadPiece
+	// bytes: decoders are about as fast as lines are, and TCP acknowledges late what
+	// nobody has read, and so sends slowly. A piece is handed on when it is full.
+	aheadPiece  = 4 << 10
+	aheadPieces = 256
 	// maxOverhead is what headers may add to a small file, in bytes.
 	maxOverhead = 64 << 10
 )
@@ -155,7 +155,7 @@ func (s *stream) decode(method string) error {
 		return nil
 	}
 	// Some decoders read byte by byte.
-	r, err := decompress.NewReader(method, bufio.NewReaderSize(s.plain, aheadPiece))
+	r, err := decompress.NewReader(method, bufio.NewReader(s.plain))
 	if err != nil {
 		return err
 	}
