@@ -32,6 +32,8 @@ const (
 	// punchTimeout is how long a direct connection is waited for. Punching takes a
 	// few round trips, and half that long where it fails and is tried again.
 	punchTimeout = 10 * time.Second
+	// maxPunches is how often it is waited for where what has come is lost.
+	maxPunches = 3
 	// prepareTimeout is how long a node may take after its start to know an address
 	// of its own to punch holes with, looked at every prepareInterval.
 	prepareTimeout  = 4 * time.Second
@@ -141,12 +143,12 @@ func (c *Client) newDataStream(ctx context.Context, p peer.ID) (network.Stream, 
 // newDirectStream opens a stream for a NAR on a direct connection. If that is lost
 // meanwhile the error is ErrConnClosed: libp2p would wait for another one.
 func (c *Client) newDirectStream(ctx context.Context, p peer.ID) (network.Stream, error) {
-	ctx, cancel := context.WithCancel(network.WithNoDial(ctx, "connected before"))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(network.WithNoDial(ctx, "connected before"))
+	defer cancel(nil)
 	lost := func() bool { _, direct := c.DirectAddr(p); return !direct }
 	notifiee := &network.NotifyBundle{DisconnectedF: func(_ network.Network, conn network.Conn) {
 		if conn.RemotePeer() == p && lost() {
-			cancel()
+			cancel(ErrConnClosed)
 		}
 	}}
 	c.host.Network().Notify(notifiee)
@@ -155,8 +157,11 @@ func (c *Client) newDirectStream(ctx context.Context, p peer.ID) (network.Stream
 		return nil, ErrConnClosed
 	}
 	st, err := c.host.NewStream(ctx, p, c.ids.nar)
-	if err != nil && lost() {
-		err = fmt.Errorf("%w: %w", ErrConnClosed, err)
+	switch {
+	case err != nil && context.Cause(ctx) == ErrConnClosed: //nolint:errorlint // as it was given
+		return nil, ErrConnClosed
+	case err != nil && ctx.Err() == nil && lost():
+		return nil, fmt.Errorf("%w: %w", ErrConnClosed, err)
 	}
 	return st, err
 }
@@ -189,15 +194,17 @@ func (c *Client) punched(ctx context.Context, p peer.ID) error {
 	if err := c.reconnect(ctx, p, since); err != nil {
 		return err
 	}
-	lost, ok := w.awaitDirect(waiting)
-	// A peer that first has to find out that an old connection is dead ends this one,
-	// to be come to again. Where both sides have punched over TCP and over QUIC, each
-	// may have closed what the other kept.
-	if !ok && waiting.Err() == nil && c.reconnect(waiting, p, lost) == nil {
-		_, ok = w.awaitDirect(waiting)
-	}
-	if ok {
-		return nil
+	for range maxPunches {
+		lost, ok := w.awaitDirect(waiting)
+		if ok {
+			return nil
+		}
+		// A peer that first has to find out that an old connection is dead ends this one,
+		// to be come to again. Where both sides have punched over TCP and over QUIC, each
+		// may have closed what the other kept.
+		if waiting.Err() != nil || c.reconnect(waiting, p, lost) != nil {
+			break
+		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -247,6 +254,7 @@ type watch struct {
 // watch is to be stopped.
 func (c *Client) watch(p peer.ID) *watch {
 	w := &watch{client: c, peer: p, changed: make(chan struct{}, 1), lost: make(chan time.Time, 1)}
+	began := time.Now()
 	w.ConnectedF = func(_ network.Network, conn network.Conn) {
 		if conn.RemotePeer() == p {
 			offer(w.changed, struct{}{})
@@ -255,7 +263,7 @@ func (c *Client) watch(p peer.ID) *watch {
 	w.DisconnectedF = func(_ network.Network, conn network.Conn) {
 		switch {
 		case conn.RemotePeer() != p:
-		case pathOf(conn) == PathDirect:
+		case pathOf(conn) == PathDirect && conn.Stat().Opened.After(began):
 			offer(w.lost, time.Now())
 		default:
 			offer(w.changed, struct{}{})
@@ -294,18 +302,23 @@ func offer[T any](ch chan<- T, v T) {
 	}
 }
 
-// reconnect replaces relayed connections that are older than that, unless there is
-// a direct one.
+// reconnect replaces relayed connections that are older than that and bring no NAR,
+// unless there is a direct one.
 func (c *Client) reconnect(ctx context.Context, p peer.ID, before time.Time) error {
 	if _, direct := c.DirectAddr(p); direct {
 		return nil
 	}
 	for _, conn := range c.host.Network().ConnsToPeer(p) {
-		if isRelayed(conn.RemoteMultiaddr()) && conn.Stat().Opened.Before(before) {
+		if isRelayed(conn.RemoteMultiaddr()) && conn.Stat().Opened.Before(before) && !c.bringsNAR(conn) {
 			_ = conn.Close() // It may be lost already.
 		}
 	}
 	return c.host.Connect(network.WithAllowLimitedConn(ctx, "nar-p2p"), peer.AddrInfo{ID: p})
+}
+
+// bringsNAR reports whether a NAR is being fetched over a connection.
+func (c *Client) bringsNAR(conn network.Conn) bool {
+	return slices.ContainsFunc(conn.GetStreams(), func(st network.Stream) bool { return st.Protocol() == c.ids.nar })
 }
 
 // newRelayedStream opens a stream for a NAR over a relay that may carry it, if

@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"crypto/rand"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -140,7 +141,7 @@ func TestLostConnectionIsPunchedAnew(t *testing.T) {
 		}
 		go func() {
 			_, err := p.holder.NewStream(relayed, p.from.ID(), "/busy")
-			if err = errors.Join(err, p.holder.Connect(direct, exchangetest.Info(p.from))); err != nil && t.Context().Err() == nil {
+			if err = errors.Join(err, p.holder.Connect(direct, exchangetest.Info(p.from))); err != nil && !conn.IsClosed() {
 				t.Errorf("punch: %v", err)
 			}
 		}()
@@ -167,12 +168,18 @@ func TestLostConnectionIsPunchedAnew(t *testing.T) {
 			t.Fatalf("opened %d times, then: %v", opened, err)
 		}
 		_ = s.Close()
-		for _, conn := range p.from.Network().ConnsToPeer(p.to) {
-			if !conn.Stat().Limited {
-				_ = conn.Close()
-			}
+		for _, conn := range directConns(p.from, p.to) {
+			_ = conn.Close()
+		}
+		for len(directConns(p.holder, p.from.ID())) > 0 { // Else it would not punch.
+			time.Sleep(time.Millisecond)
 		}
 	}
+}
+
+// directConns returns the connections with a peer that lead through no relay.
+func directConns(h host.Host, with peer.ID) []network.Conn {
+	return slices.DeleteFunc(h.Network().ConnsToPeer(with), func(conn network.Conn) bool { return conn.Stat().Limited })
 }
 
 // Whatever the client thinks, the server has a say.
