@@ -60,7 +60,7 @@ type fetchPlan struct {
 // expect has peers that hold a NAR looked for ahead of need.
 func (s *Server) expect(rec *record) {
 	hash, strangers := rec.info.NARHash, s.mayTellStrangers(rec)
-	if glancer, ok := s.peers.(Glancer); ok && s.plan(rec, blame{}, 0).Reason == plan.NotWorthSearch {
+	if glancer, ok := s.peers.(Glancer); ok && s.plan(rec, ban{}, 0).Reason == plan.NotWorthSearch {
 		glancer.Glance(hash, strangers)
 		return
 	}
@@ -69,15 +69,15 @@ func (s *Server) expect(rec *record) {
 
 // plan is the one place where it is decided where the bytes of a NAR, from an
 // offset on, come from. Package plan has the rules.
-func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
-	p := &fetchPlan{excluded: excluded}
-	if s.store != nil && !excluded.has(fromStore, "") {
+func (s *Server) plan(rec *record, b ban, offset int64) *fetchPlan {
+	p := &fetchPlan{excluded: b.excluded}
+	if s.store != nil && !b.excluded.has(fromStore, "") {
 		p.entries = append(p.entries, &entry{source: storeSource{s.store, rec, s.otherInStore}})
 	}
 	var upstreams []*entry
 	known := plan.Upstream{}
 	for _, r := range s.caches(rec) {
-		if excluded.has(fromUpstream, r.String()) {
+		if b.excluded.has(fromUpstream, r.String()) {
 			continue
 		}
 		src := upstreamSource{r.mirror, s.setup().Deadline, rec}
@@ -89,7 +89,7 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 	}
 	var peers []*entry
 	var holders *plan.Peers
-	if s.peers != nil && !excluded.has(fromPeers, "") {
+	if s.peers != nil && !b.excluded.has(fromPeers, "") {
 		src := peerSource{
 			peers: s.peers, spool: s.spool, strangers: s.mayTellStrangers(rec), hash: rec.info.NARHash, path: rec.info.StorePath,
 			references: rec.info.References,
@@ -98,6 +98,7 @@ func (s *Server) plan(rec *record, excluded blame, offset int64) *fetchPlan {
 			src.local = saver.Saving(src.path, src.hash, rec.info.NARSize)
 		}
 		estimate := src.estimate()
+		estimate.Lied = b.lies > 0
 		holders = &estimate
 		peers = []*entry{{source: src, expected: estimate.Expected(), local: src.local}}
 	}

@@ -271,7 +271,7 @@ func (e *explanation) memories() {
 	if left == 0 {
 		b = ban{}
 	}
-	e.p.Plan = e.s.plan(e.rec, b.excluded, 0).told(e.rec.info.NARSize)
+	e.p.Plan = e.s.plan(e.rec, b, 0).told(e.rec.info.NARSize)
 	if len(b.excluded.strings()) > 0 {
 		e.p.Ban = &explain.Ban{LeftSeconds: seconds(left), Upstreams: b.excluded.upstreams}
 		for _, name := range b.excluded.kinds.strings() {

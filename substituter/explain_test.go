@@ -373,20 +373,30 @@ func checkSources(t *testing.T, sources []explain.Source, wantEnds map[explain.K
 	}
 }
 
-// Peers that lied are left out for a while, and it is said that they are.
+// After peers that lied the upstream comes first, and peers are left out for a while
+// where a client has got some of it. Either is said.
 func TestExplainWrongBytes(t *testing.T) {
 	l := newLab(t)
-	p := l.path("p", 1000)
-	l.cache.add(p)
-	l.peers.hold(p.info.NARHash, holding{nar: p.flipped(), known: true, earned: true})
+	p, streamed := l.path("p", 1000), l.path("streamed", large)
+	for _, p := range []*path{p, streamed} {
+		l.cache.add(p)
+		l.peers.hold(p.info.NARHash, holding{nar: p.flipped(), known: true, earned: true})
+	}
 	l.start()
 	l.getNAR(p)
+	if _, _, err := l.do(http.MethodGet, streamed.narURL()); err == nil {
+		t.Fatal("wrong bytes were served")
+	}
 	if err := l.server.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	told := l.explain(p)
-	says(t, told, "Would be served from "+l.cache.url, "the NAR is not taken from peers: wrong bytes have come from there",
-		"Nothing came from peers: wrong bytes had come from them")
+	says(t, told, "Would be served from "+l.cache.url)
+	if told.Plan.Order != explain.PeersLied || told.Ban != nil {
+		t.Errorf("order %q, ban %+v", told.Plan.Order, told.Ban)
+	}
+	told = l.explain(streamed)
+	says(t, told, "Would be served from "+l.cache.url, "the NAR is not taken from peers: wrong bytes have come from there")
 	if told.Ban == nil || !slices.Equal(told.Ban.Excluded, []explain.Kind{"peer"}) || told.Ban.LeftSeconds < 3000 {
 		t.Errorf("ban %+v", told.Ban)
 	}

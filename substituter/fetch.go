@@ -56,6 +56,8 @@ type entry struct {
 	// stuck is one more than the offset at which it has delivered nothing: until
 	// another has, it need not be tried again.
 	stuck int64
+	// got is how many bytes of the NAR have come from it.
+	got int
 	// hadItsTurn is true once it has delivered or failed; not if it was late.
 	hadItsTurn bool
 }
@@ -208,6 +210,7 @@ func (f *fetch) take(ctx context.Context, p piece) error {
 // credit notes that n bytes come from a source, and whom it has them from.
 func (f *fetch) credit(r *runner, n int, parts []Source) {
 	k := r.entry.kind()
+	r.entry.got += n
 	local := f.local(r, n)
 	f.s.counters.bytes.count(k.String(), n-local)
 	f.s.counters.bytes.count(reused, local)
@@ -255,6 +258,13 @@ func (f *fetch) waste(e *entry, n int) {
 	}
 }
 
+// inVain counts all that has come, which was wrong, and has reached nobody.
+func (f *fetch) inVain() {
+	for _, e := range f.givers {
+		f.waste(e, e.got)
+	}
+}
+
 // failed draws the conclusions from a source that has failed, and starts the
 // next unless another one delivers.
 func (f *fetch) failed(ctx context.Context, r *runner, err error) {
@@ -271,8 +281,8 @@ func (f *fetch) failed(ctx context.Context, r *runner, err error) {
 	switch {
 	case errors.Is(err, verify.ErrMismatch):
 		// No client has seen what was spooled; but if peers gave what went before
-		// it, that may be the wrong part.
-		e.tries = maxTries
+		// it, that may be the wrong part. There may be others that are honest.
+		e.stuck = 0
 		digest := f.gate.Digest()
 		f.s.distrust(digest.Target(), blame{kinds: kinds(0).with(e.kind())}, digest.FromPeers())
 	case errors.Is(err, upstream.ErrAbsent):

@@ -22,9 +22,13 @@ const (
 	// banTime is how long a NAR whose bytes proved wrong is taken from other
 	// sources only.
 	banTime = time.Hour
+	// maxLies is how often peers may give wrong bytes for a NAR before none of them
+	// is asked for it any more: others may be honest, and the swarm does not ask a
+	// liar again.
+	maxLies = 4
 	// maxRounds is how often a NAR that proved wrong is fetched again from whom
 	// was not to blame.
-	maxRounds = 4
+	maxRounds = maxLies
 )
 
 var errTainted = errors.New("the client may hold wrong bytes, behind which it must not go on")
@@ -33,15 +37,26 @@ var errTainted = errors.New("the client may hold wrong bytes, behind which it mu
 type ban struct {
 	// excluded sources are not asked for this NAR.
 	excluded blame
+	// lies is how often peers gave wrong bytes.
+	lies int
 	// tainted is true if a client may hold a wrong prefix: then it must not
 	// resume behind it.
 	tainted bool
 }
 
-// distrust remembers who gave wrong bytes.
+// distrust remembers who gave wrong bytes. Peers are left out where a client may have
+// got some of those, and else after maxLies.
 func (s *Server) distrust(target verify.Target, culprits blame, tainted bool) {
-	old, _ := s.bans.get(target.Hash)
-	s.bans.put(target.Hash, ban{old.excluded.with(culprits), old.tainted || tainted}, banTime)
+	b, _ := s.bans.get(target.Hash)
+	b.tainted = b.tainted || tainted
+	exclude := culprits
+	if culprits.has(fromPeers, "") {
+		if b.lies++; b.lies < maxLies && !b.tainted {
+			exclude.kinds = exclude.kinds.without(fromPeers)
+		}
+	}
+	b.excluded = b.excluded.with(exclude)
+	s.bans.put(target.Hash, b, banTime)
 	s.states.Drop(target)
 	// An upstream or the store that is damaged is for somebody to repair.
 	log := s.log.Warn
@@ -103,7 +118,7 @@ func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
 		if b.tainted && !fl.small && fl.want.From > 0 {
 			return errTainted
 		}
-		err := s.fetchOnce(ctx, fl, b.excluded, p)
+		err := s.fetchOnce(ctx, fl, b, p)
 		if !errors.Is(err, verify.ErrMismatch) || fl.window.begun() || rounds > maxRounds || ctx.Err() != nil {
 			return err
 		}
@@ -111,14 +126,14 @@ func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
 }
 
 // fetchOnce fetches the NAR once, from the sources that are not excluded.
-func (s *Server) fetchOnce(ctx context.Context, fl *flight, excluded blame, p *report) error {
+func (s *Server) fetchOnce(ctx context.Context, fl *flight, b ban, p *report) error {
 	rec, target := fl.rec, verify.Target{Hash: fl.rec.info.NARHash, Size: fl.size}
 	gate, err := s.newGate(fl, target)
 	if err != nil {
 		return err
 	}
 	_, planning := tracing.Start(ctx, "plan")
-	chosen := s.plan(rec, excluded, gate.Digest().Offset())
+	chosen := s.plan(rec, b, gate.Digest().Offset())
 	chosen.hold(fl.small)
 	chosen.trace(planning)
 	f := s.newFetch(chosen, gate, p)
@@ -128,6 +143,9 @@ func (s *Server) fetchOnce(ctx context.Context, fl *flight, excluded blame, p *r
 	}
 	switch {
 	case errors.Is(err, verify.ErrMismatch):
+		if !fl.window.begun() {
+			f.inVain()
+		}
 		s.distrust(target, f.culprits(), fl.window.begun() || fl.want.From > 0)
 	case errors.Is(err, verify.ErrAddress):
 		s.refuse(rec) // whoever gave the bytes gave what the record asked for

@@ -177,7 +177,7 @@ func TestSources(t *testing.T) {
 		{"peers end in the middle", small, &holding{known: true, cutAt: 50_000}, false, true, 0, 200, []bool{true}, both},
 		{"upstream ends in the middle", small, &holding{}, false, true, 50_000, 200, []bool{true}, both},
 		{"wrong bytes, unseen", small, unearned, true, true, 0, 200, []bool{false}, both},
-		{"wrong bytes alone", small, unearned, true, false, 0, 404, []bool{false}, peer},
+		{"wrong bytes alone", small, unearned, true, false, 0, 404, []bool{false, false, false, false}, peer},
 		{"nothing", small, &holding{known: true, cutAt: -1}, false, true, 0, 200, nil, up},
 
 		{"large: upstream alone", large, nil, false, true, 0, 200, nil, up},
@@ -187,7 +187,7 @@ func TestSources(t *testing.T) {
 		{"large: spooled", large, unearned, false, false, 0, 200, []bool{true}, peer},
 		// The upstream joins after a second, and may win before the spool is full.
 		{"large: wrong bytes spooled, unseen", large, unearned, true, true, 0, 200, anyVerdicts, up},
-		{"large: wrong bytes spooled, alone", large, unearned, true, false, 0, 404, []bool{false}, nil},
+		{"large: wrong bytes spooled, alone", large, unearned, true, false, 0, 404, []bool{false, false, false}, nil},
 		{"large: earned on the way", large, &holding{known: true, earnsAt: 5 << 20}, false, false, 0, 200, []bool{true}, peer},
 		{"large: earned on the way, and cut", large, &holding{known: true, earnsAt: 5 << 20, cutAt: 10 << 20}, false, false, 0, 0, nil, peer},
 		{"large: wrong bytes streamed", large, earned, true, true, 0, 0, []bool{false}, peer},

@@ -231,6 +231,7 @@ var orders = map[plan.Reason]string{
 	plan.UpstreamsDown:  explain.UpstreamsDown,
 	plan.NoHolderKnown:  explain.NoHolderKnown,
 	plan.UpstreamFaster: explain.UpstreamFaster,
+	plan.PeersLied:      explain.PeersLied,
 	plan.NotWorthSearch: explain.NotWorthSearch,
 }
 

@@ -2,6 +2,7 @@ package substituter
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,6 +100,9 @@ func (r *runner) deliver(ctx context.Context, span tracing.Span, released <-chan
 	p := piece{from: r, offset: r.digest.Offset()}
 	size := r.digest.Target().Size
 	if p.stream, p.err = r.entry.open(ctx, r.digest); p.err != nil {
+		if lost := (*spoolError)(nil); errors.As(p.err, &lost) {
+			r.wasted(r.entry, int(lost.bytes))
+		}
 		traceSource(span, r.entry, 0, p.err)
 		r.send(p)
 		return

@@ -34,6 +34,8 @@ func (k kind) String() string { return [...]string{"store", "peer", "upstream"}[
 func (s kinds) has(k kind) bool   { return s&(1<<k) != 0 }
 func (s kinds) with(k kind) kinds { return s | 1<<k }
 
+func (s kinds) without(k kind) kinds { return s &^ (1 << k) }
+
 func (s kinds) strings() (names []string) {
 	for k := range kind(allKinds) {
 		if s.has(k) {
@@ -221,8 +223,21 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 	case errors.Is(err, verify.ErrMismatch) && blameless:
 		t.Verdict(false)
 	}
-	return nil, fmt.Errorf("spool: %w", err)
+	lost := &spoolError{err: err}
+	for _, source := range t.Sources() {
+		lost.bytes += source.Bytes
+	}
+	return nil, lost
 }
+
+// spoolError is why nothing of a transfer could be used, of which so many bytes had come.
+type spoolError struct {
+	err   error
+	bytes int64
+}
+
+func (e *spoolError) Error() string { return "spool: " + e.err.Error() }
+func (e *spoolError) Unwrap() error { return e.err }
 
 // reuserOf returns what says how much of a transfer was local, or nil.
 func reuserOf(t Transfer) Reuser {

@@ -3,14 +3,17 @@ package substituter_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/nar-p2p/nar-p2p/substituter"
@@ -86,6 +89,7 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+// Peers that lie again and again are left out, for an hour.
 func TestDistrustEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, get := offline(t)
@@ -105,10 +109,35 @@ func TestDistrustEnds(t *testing.T) {
 				t.Errorf("%v later: %d, want %d", tt.wait, status, tt.status)
 			}
 		}
-		if _, _, verdicts := l.peers.calls(); !cmp.Equal(verdicts, []bool{false, true}) {
+		if _, _, verdicts := l.peers.calls(); !cmp.Equal(verdicts, []bool{false, false, false, false, true}) {
 			t.Errorf("verdicts %v", verdicts)
 		}
 	})
+}
+
+// Where one peer has lied, another one's bytes are taken: there need be no upstream.
+func TestHonestPeerAfterALiar(t *testing.T) {
+	for _, size := range []int{small, large} {
+		synctest.Test(t, func(t *testing.T) {
+			l, get := offline(t)
+			registry := prometheus.NewRegistry()
+			l.deps.Metrics = registry
+			l.restart()
+			p := l.path("p", size)
+			l.peers.add(fromPeer(p))
+			l.peers.hold(p.info.NARHash, holding{nar: p.flipped(), next: &holding{nar: p.nar}})
+			if status, body := get(p.narURL()); status != 200 || !bytes.Equal(body, p.nar) {
+				t.Errorf("%d bytes: status %d, %d bytes", size, status, len(body))
+			}
+			if _, _, verdicts := l.peers.calls(); !cmp.Equal(verdicts, []bool{false, true}) {
+				t.Errorf("%d bytes: verdicts %v", size, verdicts)
+			}
+			wasted := gathered(t, registry, "nar_p2p_plan_wasted_bytes_total")
+			if got := slices.Max(slices.Collect(maps.Values(wasted))); got != float64(len(p.nar)) {
+				t.Errorf("%v bytes in vain, want the lie's %d", wasted, len(p.nar))
+			}
+		})
+	}
 }
 
 // Whoever asks and does not read must not hold a connection for ever.

@@ -252,7 +252,7 @@ func settings(c *Config) []setting {
 		{
 			name: "fetch.memory", value: size(&c.Fetch.Memory),
 			doc: "How much memory NARs on their way may take, all together: what is held until it is verified, and what has come from peers ahead of its turn. At least `64MiB`. " +
-				"`nar_p2p_memory_used_bytes` in the metrics says what they take. Connections take theirs beside that.",
+				"`nar_p2p_memory_used_bytes` in the metrics says what they take. Connections take theirs beside that, and each compressed NAR of an upstream 1 MiB and what its decoder needs (xz: 8 MiB as a rule, up to 64).",
 		},
 		{
 			name: "fetch.window", value: size(&c.Fetch.Window),

@@ -101,13 +101,17 @@ func (a *attempt) run(ctx context.Context) error {
 	a.window.local.run(ctx, a.window, &workers)
 	begin := func(p peer.AddrInfo, manifest bool) {
 		workers.Go(func() {
-			r := result{provider: p, manifest: manifest}
+			ask := a.from
 			if manifest {
-				r.err = a.manifestFrom(ctx, p.ID)
-			} else {
-				r.err = a.from(ctx, p.ID)
+				ask = a.manifestFrom
 			}
-			a.results <- r
+			err := ask(ctx, p.ID)
+			if errors.Is(err, exchange.ErrConnClosed) && ctx.Err() == nil {
+				// Holes are punched over TCP and QUIC at once, and then one of two connections
+				// is closed, or either by one side: there is another, or one is made.
+				err = ask(ctx, p.ID)
+			}
+			a.results <- result{p, manifest, err}
 		})
 	}
 	var busy queue
@@ -282,12 +286,6 @@ func (a *attempt) from(ctx context.Context, p peer.ID) error {
 	ctx, span := tracing.Ask(ctx, "session")
 	w := a.newWorker(p)
 	err := a.employ(ctx, w)
-	if errors.Is(err, exchange.ErrConnClosed) && ctx.Err() == nil {
-		// Holes are punched over TCP and QUIC at once, and then one of two connections
-		// is closed, or either by one side: there is another, or one is made.
-		w = a.newWorker(p)
-		err = a.employ(ctx, w)
-	}
 	a.window.mu.Lock()
 	defer a.window.mu.Unlock()
 	w.trace(span, err)

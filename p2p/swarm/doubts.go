@@ -115,3 +115,11 @@ func (d *doubts) refuted(hash nix.NARHash, root chunk.Root) bool {
 	of, ok := d.nars.Peek(hash)
 	return ok && slices.Contains(of.wrong, root)
 }
+
+// lied reports whether any manifest was wrong.
+func (d *doubts) lied(hash nix.NARHash) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	of, ok := d.nars.Peek(hash)
+	return ok && len(of.wrong) > 0
+}

@@ -213,6 +213,45 @@ func TestHundredIdentities(t *testing.T) {
 	}
 }
 
+// lateShelf says what it holds once it may.
+type lateShelf struct {
+	*exchangetest.Shelf
+	may <-chan struct{}
+}
+
+func (s *lateShelf) Held(hash nix.NARHash) (root chunk.Root, rootKnown, held bool) {
+	<-s.may
+	return s.Shelf.Held(hash)
+}
+
+// TestManyManifestsOfOneAddress has peers behind one address, each with a wrong
+// manifest of its own, before two honest ones who are far away. A small NAR is held
+// until it is verified, and nobody is waited for: a liar is believed, but only once.
+func TestManyManifestsOfOneAddress(t *testing.T) {
+	nar := exchangetest.Bytes(1, 1<<20)
+	shelf, hash := shelve(nar)
+	settle(t, shelf, hash)
+	var providers []host.Host
+	for i := range 30 {
+		providers = append(providers, provide(t, consistent(t, hash, flip(nar, 1000*i)), exchange.ServerConfig{}, "/ip4/127.0.1.1/tcp/0"))
+	}
+	may := make(chan struct{})
+	for _, addr := range []string{"/ip4/127.0.2.1/tcp/0", "/ip4/127.0.3.1/tcp/0"} {
+		providers = append(providers, provide(t, &lateShelf{shelf, may}, exchange.ServerConfig{}, addr))
+	}
+	l := newLab(t, exchange.ClientConfig{}, providers...)
+	tr := l.open(t, hash, len(nar))
+	if got, err := io.ReadAll(tr); err != nil || bytes.Equal(got, nar) {
+		t.Fatalf("read %d bytes, %v, want those of a liar", len(got), err)
+	}
+	tr.Verdict(false)
+	time.AfterFunc(200*time.Millisecond, func() { close(may) })
+	tr = l.open(t, hash, len(nar))
+	if got, err := io.ReadAll(tr); err != nil || !bytes.Equal(got, nar) {
+		t.Errorf("after the first lie: read %d bytes, %v, want those of the honest", len(got), err)
+	}
+}
+
 // play runs a provider that answers each session with a function.
 func play(t *testing.T, session func(network.Stream)) host.Host {
 	t.Helper()

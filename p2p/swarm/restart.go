@@ -18,6 +18,9 @@ const (
 	// voteTime is how long a large NAR's bytes are kept back, from the first chunk
 	// on, for votes on a manifest that has not earned that they are used.
 	voteTime = 250 * time.Millisecond
+	// voteTimeAgain is that for a NAR of any size, once its hash has proved a manifest
+	// wrong: more of them may be.
+	voteTimeAgain = 2 * time.Second
 	// heldSize is the size in bytes up to which NARs are held whole until they are
 	// verified, whatever the manifest has earned.
 	heldSize = 16 << 20
@@ -30,6 +33,9 @@ func (t *Transfer) fetch(ctx context.Context) error {
 	for {
 		a := t.attempt()
 		err := a.run(ctx)
+		if err == nil && t.outvotedLate(ctx, a) {
+			continue
+		}
 		if err == nil {
 			t.swarm.doubts.clear(t.want.Hash)
 			return nil
@@ -54,6 +60,22 @@ func (t *Transfer) fetch(ctx context.Context) error {
 			return failure
 		}
 	}
+}
+
+// outvotedLate waits for votes on a manifest under which all has come already, if there
+// were lies about the NAR, and reports whether a better one takes its place.
+func (t *Transfer) outvotedLate(ctx context.Context, a *attempt) bool {
+	if !t.swarm.doubts.lied(t.want.Hash) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, voteTimeAgain)
+	defer cancel()
+	select {
+	case <-t.voted:
+	case <-ctx.Done():
+	}
+	root, better := a.outvoted()
+	return better && a.yield(a, preference{root: root, known: true})
 }
 
 // reconsider says which manifest to try after an attempt has failed.
@@ -157,8 +179,14 @@ func (t *Transfer) doubtful(p peer.ID) bool {
 }
 
 // awaitStart waits for the first chunk, and for votes where bytes under a
-// manifest that has them could be used at once.
+// manifest that has them could be used at once, or where there were lies.
 func (t *Transfer) awaitStart() error {
+	patience := voteTime
+	if t.swarm.doubts.lied(t.want.Hash) {
+		patience = voteTimeAgain
+	} else if t.want.Size <= heldSize {
+		patience = 0
+	}
 	var deadline <-chan time.Time
 	for {
 		a := t.attempt()
@@ -166,20 +194,26 @@ func (t *Transfer) awaitStart() error {
 		if t.attempt() != a {
 			continue
 		}
-		if err != nil || t.want.Size <= heldSize || a.earned() {
+		if err != nil || patience == 0 || a.earned() {
 			return err
 		}
 		if deadline == nil {
-			timer := time.NewTimer(voteTime)
+			timer := time.NewTimer(patience)
 			defer timer.Stop()
 			deadline = timer.C
 		}
 		select {
-		case <-t.voted:
-			return nil
 		case <-deadline:
 			return nil
 		case <-time.After(voteTime / 25):
+		}
+		select {
+		case <-t.voted:
+			// Where the votes are for another one, it is about to take this one's place.
+			if _, better := a.outvoted(); !better {
+				return nil
+			}
+		default:
 		}
 	}
 }

@@ -33,6 +33,7 @@ const (
 	NoHolderKnown = "upstreams first: no peer that holds it is known yet"
 	// UpstreamFaster is by a good deal: see docs/fetching.md.
 	UpstreamFaster = "upstreams first: they are expected to be done before the peers that hold it"
+	PeersLied      = "upstreams first: wrong bytes have come from peers"
 	NotWorthSearch = "upstreams alone while they deliver: a search for peers would take longer"
 )
 

@@ -67,7 +67,7 @@ func (p *Path) NARSource() string {
 		return ""
 	case p.Store != nil && p.Store.NARHash == p.Record.NARHash && !p.excluded(FromStore):
 		return sourceStore
-	case p.Peers.Holders() > 0 && !p.excluded(FromPeers):
+	case p.Peers.Holders() > 0 && !p.excluded(FromPeers) && (upstream == "" || p.Plan == nil || p.Plan.Order != PeersLied):
 		return sourcePeers
 	case !p.excluded(FromUpstream):
 		return upstream
@@ -327,6 +327,8 @@ func (f *Fetch) WhyNotPeers() string {
 		return "none that holds it was known, and the upstream delivered before they were asked"
 	case f.Order == NotWorthSearch:
 		return "none that holds it was known, and the upstream was expected to deliver before a search would end"
+	case f.Order == PeersLied:
+		return "wrong bytes had come from some"
 	case f.Order == UpstreamFaster:
 		return "the upstream was expected to be done before them"
 	}

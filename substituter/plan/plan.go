@@ -102,6 +102,8 @@ type Peers struct {
 	Providers int
 	// LAN is true if one of them is a neighbour.
 	LAN bool
+	// Lied is true if wrong bytes have come from some.
+	Lied bool
 	// Local is the share of the NAR, from 0 to 1, that is expected to lie in the
 	// local store already, so that they need not send it.
 	Local float64
@@ -142,6 +144,7 @@ const (
 	UpstreamsDown  Reason = "upstreams-down"
 	NoHolderKnown  Reason = "no-holder-known"
 	UpstreamFaster Reason = "upstream-faster"
+	PeersLied      Reason = "peers-lied"
 	NotWorthSearch Reason = "not-worth-search"
 )
 
@@ -166,6 +169,8 @@ func Decide(bytes int64, peers *Peers, upstream Upstream) Decision {
 	case peers == nil:
 		d.Reason = NoPeers
 		d.Search = false
+	case peers.Lied && upstream.Works:
+		d.Reason, d.Search, d.PeersAfter = PeersLied, false, hedgeMax
 	case peers.Providers > 0 && upstream.Works && slower(bytes, peers.Expected(), upstream.Expectation):
 		d.Reason = UpstreamFaster
 		d.PeersAfter = upstream.hedge()

@@ -53,6 +53,15 @@ func TestDecide(t *testing.T) {
 			plan.Decision{Reason: plan.HolderKnown, PeersFirst: true, Search: true, PeersAfter: 1000 * ms, UpstreamAfter: 150 * ms},
 		},
 		{
+			"peers that have lied", 100 * mega, &plan.Peers{Providers: 1, LAN: true, Lied: true}, works(far),
+			plan.Decision{Reason: plan.PeersLied, PeersAfter: 2 * time.Second, UpstreamAfter: 300 * ms},
+		},
+		{
+			"peers that have lied, and no upstream", 100 * mega, &plan.Peers{Providers: 1, Lied: true},
+			plan.Upstream{},
+			plan.Decision{Reason: plan.HolderKnown, PeersFirst: true, Search: true, PeersAfter: 1000 * ms, UpstreamAfter: 500 * ms},
+		},
+		{
 			"peers that are slower by far", 100 * mega, &plan.Peers{Providers: 1, Expectation: far}, works(near),
 			plan.Decision{Reason: plan.UpstreamFaster, Search: true, PeersAfter: 150 * ms, UpstreamAfter: 150 * ms},
 		},
