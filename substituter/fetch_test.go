@@ -149,6 +149,13 @@ func TestHedge(t *testing.T) {
 				if got := why(fetch); got != tt.want || fetch.Order != tt.order {
 					t.Errorf("%s: %s\nwant %s: %s", fetch.Order, got, tt.order, tt.want)
 				}
+				joined := 0.0
+				for _, n := range gathered(t, registry, "nar_p2p_plan_joins_total") {
+					joined += n
+				}
+				if want := strings.Count(tt.want, "; "); joined != float64(want) {
+					t.Errorf("%v have joined, want %d", joined, want)
+				}
 				wasted := 0.0
 				for _, n := range gathered(t, registry, "nar_p2p_plan_wasted_bytes_total") {
 					wasted += n

@@ -29,7 +29,7 @@ func newPlanMetrics() *planMetrics {
 		won: counter("nar_p2p_plan_won_total",
 			"NARs by who brought the last byte, and whether a hedge had been started.", "source", "hedged"),
 		wasted: counter("nar_p2p_plan_wasted_bytes_total",
-			"Bytes that came in vain: another source was quicker, or they had to come once more.", "source"),
+			"Bytes that came in vain: another source was quicker, they had to come once more, or they were wrong.", "source"),
 		shared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nar_p2p_plan_shared_total",
 			Help: "Requests for NARs that were answered out of a fetch that was under way.",
