@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 
 	"github.com/nar-p2p/nar-p2p/e2e/lab"
+	"github.com/nar-p2p/nar-p2p/internal/control"
 	"github.com/nar-p2p/nar-p2p/narstore"
 	"github.com/nar-p2p/nar-p2p/narstore/chunk"
 	"github.com/nar-p2p/nar-p2p/narstore/nar"
@@ -174,6 +176,37 @@ func TestAHostilePeerCostsARetryAtMost(t *testing.T) {
 				t.Errorf("NAR bytes = %v, want some from the upstream", got)
 			}
 		})
+	}
+}
+
+// What a liar did not give an honest peer does, though no upstream has it.
+func TestAnHonestPeerComesAfterALiar(t *testing.T) {
+	m := newTeam(t, 1, 1<<20)
+	if err := m.provider.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	l, honest := m.newLiar(t)
+	l.bytes = flip(honest)
+	l.manifestOf(t, l.bytes)
+	m.join(t, l)
+	consumer, store := m.consumer()
+	m.Hide(filepath.Join(m.upstream.Dir, "nar"))
+	if err := store.Realise(m.root()); err == nil {
+		t.Error("realised although only the hostile peer claims the NAR")
+	}
+	if l.opened.Load() == 0 {
+		t.Error("the hostile peer was never asked: the test shows nothing")
+	}
+	m.provider.Start()
+	m.provider.WaitAnnounced(1)
+	m.WaitFor("the consumer to know the provider", func() bool { return consumer.Speaks(m.provider) })
+	if err := store.Realise(m.root()); err != nil {
+		t.Errorf("with an honest peer: %v", err)
+	}
+	m.checkSubstituted(t, store)
+	resting := slices.DeleteFunc(consumer.Peers(), func(p control.Peer) bool { return p.RestsUntil == nil })
+	if len(resting) != 1 || !resting[0].Exchange {
+		t.Errorf("resting: %+v, want the liar", resting)
 	}
 }
 

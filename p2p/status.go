@@ -122,6 +122,9 @@ type PeerStatus struct {
 	Exchange, LAN, Allowed, Relayed bool
 	// RTT is 0 where it is not known.
 	RTT time.Duration
+	// RestsUntil is until when it is not asked, for having lied, failed or broken the
+	// protocol; zero where it is.
+	RestsUntil time.Time
 	// Received and Sent count bytes since the peer was first connected, or
 	// since it was idle for an hour.
 	Received, Sent int64
@@ -153,6 +156,8 @@ func (l *live) peer(p peer.ID) PeerStatus {
 		RTT:      book.LatencyEWMA(p),
 		Received: traffic.TotalIn,
 		Sent:     traffic.TotalOut,
+
+		RestsUntil: l.standing.RestsUntil(p),
 	}
 	if agent, err := book.Get(p, "AgentVersion"); err == nil {
 		s.Agent, _ = agent.(string)

@@ -147,6 +147,9 @@ func (n node) Peers() ([]control.Peer, error) {
 			Exchange: p.Exchange, LAN: p.LAN, Allowed: p.Allowed, Relayed: p.Relayed,
 			LatencySeconds: p.RTT.Seconds(), Received: p.Received, Sent: p.Sent,
 		}
+		if !p.RestsUntil.IsZero() {
+			all[i].RestsUntil = &p.RestsUntil
+		}
 	}
 	return all, nil
 }

@@ -59,7 +59,7 @@ func peerKind(p control.Peer) string {
 	for _, w := range []struct {
 		holds bool
 		word  string
-	}{{p.Exchange, "nar"}, {p.LAN, "lan"}, {p.Allowed, "allowed"}, {p.Relayed, "relayed"}} {
+	}{{p.Exchange, "nar"}, {p.LAN, "lan"}, {p.Allowed, "allowed"}, {p.Relayed, "relayed"}, {p.RestsUntil != nil, "resting"}} {
 		if w.holds {
 			words = append(words, w.word)
 		}

@@ -262,6 +262,9 @@ type Peer struct {
 	Relayed  bool `json:"relayed"`
 	// LatencySeconds is 0 where it is not known.
 	LatencySeconds float64 `json:"latencySeconds,omitempty"`
+	// RestsUntil is until when it is not asked for anything, for what it did wrong;
+	// nil where it is.
+	RestsUntil *time.Time `json:"restsUntil,omitempty"`
 	// Received and Sent are in bytes.
 	Received int64 `json:"received"`
 	Sent     int64 `json:"sent"`

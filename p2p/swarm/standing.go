@@ -108,6 +108,16 @@ func (s *Standing) Usable(p peer.ID) bool {
 	return r.now() < unusable
 }
 
+// RestsUntil returns when the peer may be asked again, or the zero time if it may be.
+func (s *Standing) RestsUntil(p peer.ID) time.Time {
+	r := s.record(p)
+	penalty := r.now()
+	if penalty < unusable {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(math.Log2(penalty/unusable) * float64(halfLife)))
+}
+
 // Honest reports whether the peer once sent a manifest that the whole NAR
 // proved right, and never since one that it proved wrong.
 func (s *Standing) Honest(p peer.ID) bool {

@@ -63,6 +63,14 @@ func TestStanding(t *testing.T) {
 				if got := s.Usable(p); got != tt.usable {
 					t.Errorf("Usable() = %t, want %t", got, tt.usable)
 				}
+				if until := s.RestsUntil(p); until.IsZero() != tt.usable {
+					t.Errorf("RestsUntil() = %v, want zero: %t", until, tt.usable)
+				} else if !tt.usable {
+					time.Sleep(time.Until(until) + time.Second)
+					if !s.Usable(p) {
+						t.Errorf("not usable after RestsUntil() = %v", until)
+					}
+				}
 				if got := s.Honest(p); got != tt.honest {
 					t.Errorf("Honest() = %t, want %t", got, tt.honest)
 				}
