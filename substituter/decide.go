@@ -92,7 +92,7 @@ func (s *Server) plan(rec *record, b ban, offset int64) *fetchPlan {
 	if s.peers != nil && !b.excluded.has(fromPeers, "") {
 		src := peerSource{
 			peers: s.peers, spool: s.spool, strangers: s.mayTellStrangers(rec), hash: rec.info.NARHash, path: rec.info.StorePath,
-			references: rec.info.References,
+			references: rec.info.References, lied: b.lies > 0,
 		}
 		if saver, ok := s.peers.(Saver); ok {
 			src.local = saver.Saving(src.path, src.hash, rec.info.NARSize)

@@ -56,7 +56,7 @@ type entry struct {
 	// stuck is one more than the offset at which it has delivered nothing: until
 	// another has, it need not be tried again.
 	stuck int64
-	// got is how many bytes of the NAR have come from it.
+	// got is how many bytes of the NAR have come from it, and not out of the local store.
 	got int
 	// hadItsTurn is true once it has delivered or failed; not if it was late.
 	hadItsTurn bool
@@ -210,8 +210,8 @@ func (f *fetch) take(ctx context.Context, p piece) error {
 // credit notes that n bytes come from a source, and whom it has them from.
 func (f *fetch) credit(r *runner, n int, parts []Source) {
 	k := r.entry.kind()
-	r.entry.got += n
 	local := f.local(r, n)
+	r.entry.got += n - local
 	f.s.counters.bytes.count(k.String(), n-local)
 	f.s.counters.bytes.count(reused, local)
 	f.s.measure(k, parts)
@@ -281,9 +281,14 @@ func (f *fetch) failed(ctx context.Context, r *runner, err error) {
 	switch {
 	case errors.Is(err, verify.ErrMismatch):
 		// No client has seen what was spooled; but if peers gave what went before
-		// it, that may be the wrong part. There may be others that are honest.
-		e.stuck = 0
+		// it, that may be the wrong part. Else there may be others that are honest, whose
+		// bytes are spooled too.
 		digest := f.gate.Digest()
+		if src, ok := e.source.(peerSource); ok && !digest.FromPeers() && time.Since(f.begin) < lieTime {
+			src.lied, e.source, e.stuck = true, src, 0
+		} else {
+			e.tries = maxTries
+		}
 		f.s.distrust(digest.Target(), blame{kinds: kinds(0).with(e.kind())}, digest.FromPeers())
 	case errors.Is(err, upstream.ErrAbsent):
 		e.tries = maxTries

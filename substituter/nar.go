@@ -29,6 +29,9 @@ const (
 	// maxRounds is how often a NAR that proved wrong is fetched again from whom
 	// was not to blame.
 	maxRounds = maxLies
+	// lieTime is how long after its begin a fetch turns to peers again that have lied,
+	// and begins anew: Nix gives up after 300 s without a byte.
+	lieTime = 2 * time.Minute
 )
 
 var errTainted = errors.New("the client may hold wrong bytes, behind which it must not go on")
@@ -112,6 +115,7 @@ func (s *Server) serveNAR(w http.ResponseWriter, r *http.Request, part nix.HashP
 // fetch fetches the NAR, and again where what gave wrong bytes can be done
 // without and the client has seen none of them.
 func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
+	begun := time.Now()
 	for rounds := 1; ; rounds++ {
 		b, _ := s.bans.get(fl.rec.info.NARHash)
 		// What a client has of a small NAR was verified before it was sent.
@@ -119,7 +123,7 @@ func (s *Server) fetch(ctx context.Context, fl *flight, p *report) error {
 			return errTainted
 		}
 		err := s.fetchOnce(ctx, fl, b, p)
-		if !errors.Is(err, verify.ErrMismatch) || fl.window.begun() || rounds > maxRounds || ctx.Err() != nil {
+		if !errors.Is(err, verify.ErrMismatch) || fl.window.begun() || rounds > maxRounds || time.Since(begun) > lieTime || ctx.Err() != nil {
 			return err
 		}
 	}

@@ -183,8 +183,9 @@ type peerSource struct {
 	references []nix.StorePath
 	// local is the share of the NAR that is expected to be in the local store.
 	local float64
-	// held says that no client gets anything before the whole is verified.
-	held bool
+	// held says that no client gets anything before the whole is verified, lied that
+	// wrong bytes have come from some: then nothing of theirs is used before either.
+	held, lied bool
 }
 
 func (peerSource) kind() kind { return fromPeers }
@@ -204,11 +205,12 @@ func (src peerSource) open(ctx context.Context, digest *verify.Digest) (*stream,
 		cancel()
 		return nil, err
 	}
-	if src.held || t.Earned() {
+	earned := func() bool { return !src.lied && t.Earned() }
+	if src.held || earned() {
 		return &stream{body: t, transfer: t, origins: origins{handed: t.Handed}, reuser: reuserOf(t), cancel: cancel}, nil
 	}
 	blameless := !digest.FromPeers()
-	file, err := src.spool.fill(t, digest, t.Earned)
+	file, err := src.spool.fill(t, digest, earned)
 	if err == nil && digest.Offset() < target.Size { // it has been earned
 		return &stream{
 			body: &spooledBody{file, t}, transfer: t, origins: origins{handed: t.Handed}, reuser: reuserOf(t), cancel: cancel,

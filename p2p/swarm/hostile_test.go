@@ -235,7 +235,10 @@ func TestManyManifestsOfOneAddress(t *testing.T) {
 	for i := range 30 {
 		providers = append(providers, provide(t, consistent(t, hash, flip(nar, 1000*i)), exchange.ServerConfig{}, "/ip4/127.0.1.1/tcp/0"))
 	}
-	may := make(chan struct{})
+	may, never := make(chan struct{}), make(chan struct{})
+	defer close(never)
+	// Whoever says nothing holds nobody up.
+	providers = append(providers, provide(t, &lateShelf{shelf, never}, exchange.ServerConfig{}, "/ip4/127.0.4.1/tcp/0"))
 	for _, addr := range []string{"/ip4/127.0.2.1/tcp/0", "/ip4/127.0.3.1/tcp/0"} {
 		providers = append(providers, provide(t, &lateShelf{shelf, may}, exchange.ServerConfig{}, addr))
 	}

@@ -65,17 +65,28 @@ func (t *Transfer) fetch(ctx context.Context) error {
 // outvotedLate waits for votes on a manifest under which all has come already, if there
 // were lies about the NAR, and reports whether a better one takes its place.
 func (t *Transfer) outvotedLate(ctx context.Context, a *attempt) bool {
-	if !t.swarm.doubts.lied(t.want.Hash) {
+	t.mu.Lock()
+	fixed := t.fixed
+	t.mu.Unlock()
+	if fixed || a.earned() || !t.swarm.doubts.lied(t.want.Hash) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, voteTimeAgain)
 	defer cancel()
-	select {
-	case <-t.voted:
-	case <-ctx.Done():
+	for all := false; ; {
+		if root, better := a.outvoted(); better {
+			return a.yield(a, preference{root: root, known: true})
+		}
+		if all || ctx.Err() != nil {
+			return false
+		}
+		select {
+		case <-t.votes.changed:
+		case <-t.voted:
+			all = true
+		case <-ctx.Done():
+		}
 	}
-	root, better := a.outvoted()
-	return better && a.yield(a, preference{root: root, known: true})
 }
 
 // reconsider says which manifest to try after an attempt has failed.
