@@ -347,7 +347,7 @@ func (c *Client) newRelayedStream(ctx context.Context, p peer.ID, reason error) 
 }
 
 // Unpunched says that both sides have tried in vain to punch a hole: nobody need
-// wait any longer.
+// wait any longer, and the relayed connection will lead to no other try.
 func (c *Client) Unpunched(p peer.ID) { c.unpunched.giveUp(p) }
 
 // Moved says that this machine is in another network, where holes may be punched
@@ -363,11 +363,11 @@ type unpunched struct {
 }
 
 // tried says how often that was tried in vain since it last worked, and when last,
-// in vain or not.
+// in vain or not. Ended is when both sides were last done with it, whoever waited.
 type tried struct {
-	failures int
-	at       time.Time
-	worked   bool
+	failures  int
+	at, ended time.Time
+	worked    bool
 }
 
 // pause is how long it is not tried again. If it has worked before, it is not the
@@ -409,13 +409,16 @@ func (u *unpunched) waitsFor(p peer.ID) bool {
 	return len(u.awaited[p]) > 0
 }
 
-// giveUp ends all waits for a peer.
+// giveUp ends all waits for a peer, and notes when.
 func (u *unpunched) giveUp(p peer.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, cancel := range u.awaited[p] {
 		(*cancel)()
 	}
+	t, _ := u.peers.Get(p)
+	t.ended = time.Now()
+	u.peers.Add(p, t)
 }
 
 // rests reports whether it is too early to try again, and when it was last tried: a
@@ -424,7 +427,11 @@ func (u *unpunched) rests(p peer.ID) (since time.Time, rests bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	t, _ := u.peers.Get(p)
-	return t.at, t.failures > 0 && time.Since(t.at) < t.pause()
+	since = t.at
+	if t.ended.After(since) {
+		since = t.ended
+	}
+	return since, t.failures > 0 && time.Since(t.at) < t.pause()
 }
 
 func (u *unpunched) failed(p peer.ID) {

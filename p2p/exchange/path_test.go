@@ -119,8 +119,19 @@ func TestNoNARThroughARelay(t *testing.T) {
 }
 
 // Who loses the connection that a hole was punched for has another one punched. The
-// holder does so when a relayed connection is made, and at no other time.
+// holder does so when a relayed connection is made, and at no other time: one that is
+// there already is of no use, for one reason or the other.
 func TestLostConnectionIsPunchedAnew(t *testing.T) {
+	t.Run("made before holes could be punched", func(t *testing.T) {
+		testLostConnection(t, func(p *relayedPair) { p.client.Punches() })
+	})
+	t.Run("punched in vain when nobody waited", func(t *testing.T) {
+		testLostConnection(t, func(p *relayedPair) { p.client.Unpunched(p.to) })
+	})
+}
+
+func testLostConnection(t *testing.T, useless func(*relayedPair)) {
+	t.Helper()
 	var shelf exchangetest.Shelf
 	hash := shelf.Add(exchangetest.Bytes(1, 1000))
 	p := newRelayedPair(t, &shelf, nil, nil, nil)
@@ -154,7 +165,7 @@ func TestLostConnectionIsPunchedAnew(t *testing.T) {
 			first.Do(func() { go conn.Close() })
 		}
 	}})
-	p.client.Punches() // What is connected already is of no use.
+	useless(p)
 	for opened := range 3 {
 		s, err := p.client.OpenNAR(t.Context(), p.to, hash, false)
 		if err == nil {
