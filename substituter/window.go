@@ -98,9 +98,15 @@ func (w *window) add(p []byte) int {
 	n := min(len(p), pieceSize-len(last.data))
 	last.data = append(last.data, p[:n]...)
 	w.to += int64(n)
-	for first := w.segments[0]; w.to-first.offset-int64(len(first.data)) >= windowRoom; first = w.segments[0] {
+	for furthest := w.furthest(); ; {
+		first := w.segments[0]
+		end := first.offset + int64(len(first.data))
+		// Who is furthest may be in the middle of it.
+		if w.to-end < windowRoom || end > furthest {
+			break
+		}
 		w.segments = w.segments[1:]
-		w.from = first.offset + int64(len(first.data))
+		w.from = end
 		if w.last() < w.from {
 			w.spilled.add(first)
 		}
