@@ -63,15 +63,32 @@ func bound(addr netip.AddrPort) (int, error) {
 		return -1, os.NewSyscallError("setsockopt", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
-		return -1, os.NewSyscallError("bind", err)
+		return -1, errors.Join(os.NewSyscallError("bind", err), unix.Close(fd))
 	}
 	return fd, nil
 }
 
+// forkTime is how long a program may take from its fork until it runs. Till then it has
+// a copy of every open socket: who listened before seems to listen still.
+const forkTime = 5 * time.Second
+
+// onceFree does what fails while somebody listens on the port.
+func onceFree(f func() error) error {
+	for end := time.Now().Add(forkTime); ; time.Sleep(time.Millisecond) {
+		if err := f(); !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // listen takes connections.
-func (p *port) listen() (net.Listener, error) {
+func (p *port) listen() (listener net.Listener, err error) {
 	p.closeHole()
-	return new(net.ListenConfig).Listen(context.Background(), "tcp", p.addr)
+	err = onceFree(func() error {
+		listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", p.addr)
+		return err
+	})
+	return listener, err
 }
 
 // fillTime is how long the kernel has for a connection on loopback. It takes
@@ -86,7 +103,11 @@ func (p *port) swallow() error {
 	if err != nil {
 		return err
 	}
-	if p.hole, err = bound(addr); err != nil {
+	err = onceFree(func() error {
+		p.hole, err = bound(addr)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err := unix.Listen(p.hole, 0); err != nil {
