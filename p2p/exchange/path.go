@@ -158,7 +158,7 @@ func (c *Client) newDirectStream(ctx context.Context, p peer.ID) (network.Stream
 	}
 	st, err := c.host.NewStream(ctx, p, c.ids.nar)
 	switch {
-	case err != nil && context.Cause(ctx) == ErrConnClosed: //nolint:errorlint // as it was given
+	case err != nil && errors.Is(context.Cause(ctx), ErrConnClosed):
 		return nil, ErrConnClosed
 	case err != nil && ctx.Err() == nil && lost():
 		return nil, fmt.Errorf("%w: %w", ErrConnClosed, err)
